@@ -1,0 +1,1 @@
+"""The network: configuration, labels, layers, context modules, checkpoints."""
