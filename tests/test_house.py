@@ -1,0 +1,166 @@
+"""The house itself: the floors of imports, what an import brings in, and that every dependency is pinned."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("models", "inference", "export", "training", "service")
+# The one module of inference and service that is allowed torch; everything else must start without it.
+TORCH_MODULES = {"inference.engines.pytorch"}
+
+
+def canonical(name: str) -> str:
+    """The name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_pyproject() -> dict[str, dict]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def read_pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pin) == 2 for pin in pins), "constraints.txt holds name==version lines alone"
+    return {canonical(name): version for name, version in pins}
+
+
+def installed_requirements(root: str) -> dict[str, str]:
+    """Name → version of every installed distribution that `root`, with all its extras, brings."""
+    found: dict[str, str] = {}
+    waiting = [(root, extra) for extra in ("", *distribution(root).metadata.get_all("Provides-Extra", []))]
+    seen = set(waiting)
+    while waiting:
+        name, extra = waiting.pop()
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            child = canonical(requirement.name)
+            try:
+                found[child] = distribution(child).version.partition("+")[0]
+            except PackageNotFoundError:
+                continue  # an extra that this environment does not have, gpu say
+            following = {(child, wanted) for wanted in ("", *requirement.extras)} - seen
+            seen |= following
+            waiting += following
+    return found
+
+
+def module_names(*packages: str) -> Iterator[str]:
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_after(modules: list[str]) -> set[str]:
+    """Top-level names in sys.modules of a fresh interpreter that has imported `modules`."""
+    code = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+def test_imports_go_downward_only() -> None:
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run(
+        [lint_imports, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_inference_and_service_import_no_torch() -> None:
+    modules = [name for name in module_names("inference", "service") if name not in TORCH_MODULES]
+    assert len(modules) > 10
+    assert not imported_after(modules) & {"torch", "torchvision", "onnx", "onnxscript", "safetensors"}
+
+
+def test_inference_imports_neither_engine_nor_http_until_it_is_asked() -> None:
+    modules = [name for name in module_names("inference") if not name.startswith("inference.engines.")]
+    imported = imported_after(["inference", *modules])
+    assert not imported & {"torch", "onnxruntime", "fastapi", "starlette", "pydantic", "uvicorn"}
+
+
+def test_configuration_and_labels_need_the_standard_library_alone() -> None:
+    imported = imported_after(["models.config", "models.labels"])
+    assert not imported & {"torch", "numpy", "cv2", "PIL", "yaml", "pydantic"}
+
+
+def test_training_and_export_need_no_http() -> None:
+    imported = imported_after(list(module_names("training", "export")))
+    assert not imported & {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    pyproject = read_pyproject()
+    extras = pyproject["project"]["optional-dependencies"]
+    asked = [requirement for extra in extras.values() for requirement in extra]
+    asked += pyproject["project"]["dependencies"] + pyproject["build-system"]["requires"]
+    names = {canonical(re.match(r"[\w.-]+", requirement).group()) for requirement in asked}
+    assert not names - read_pins().keys()
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    """Transitive dependencies too: nothing that the project brings may come unpinned."""
+    pins = read_pins()
+    installed = installed_requirements("psanet-serving")
+    assert len(installed) > 50
+    loose = {
+        name: version
+        for name, version in installed.items()
+        # A CUDA build of torch pins its own packages.
+        if not name.startswith(("nvidia-", "cuda-", "triton")) and pins.get(name) != version
+    }
+    assert not loose
+
+
+def test_torch_is_one_version_everywhere() -> None:
+    pinned = f"torch=={read_pins()['torch']}"
+    extras = read_pyproject()["project"]["optional-dependencies"]
+    asked = {entry for extra in extras.values() for entry in extra if canonical(entry).startswith("torch")}
+    assert asked == {pinned}
+    assert f"TORCH := {pinned}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_serving_on_a_cpu_asks_for_no_torch() -> None:
+    extras = read_pyproject()["project"]["optional-dependencies"]
+    assert not any("torch" in entry for entry in extras["cpu"] + extras["serve"])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_a_python_that_is_too_old_is_refused_with_the_mend(tmp_path: Path) -> None:
+    old = tmp_path / "python-old"
+    old.write_text('#!/bin/sh\ncase "$1" in -V) echo Python 3.9.1;; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    run = subprocess.run(
+        ["make", "setup", f"PYTHON={old}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode != 0
+    assert "Python 3.11 or newer is needed" in run.stderr
+    assert "Python 3.9.1" in run.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_distribution_holds_every_top_level_package() -> None:
+    wheel = read_pyproject()["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel["packages"]) == set(PACKAGES)
+    assert all((ROOT / package / "__init__.py").is_file() for package in PACKAGES)
