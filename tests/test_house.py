@@ -1,5 +1,6 @@
 """The house itself: the floors of imports, what an import brings in, and that every dependency is pinned."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -34,10 +35,10 @@ def read_pins() -> dict[str, str]:
     return {canonical(name): version for name, version in pins}
 
 
-def installed_requirements(root: str) -> dict[str, str]:
-    """Name → version of every installed distribution that `root`, with all its extras, brings."""
+def installed_requirements(root: str, *, extras: tuple[str, ...] = ()) -> dict[str, str]:
+    """Name → version of every installed distribution that `root` with `extras` brings, directly or not."""
     found: dict[str, str] = {}
-    waiting = [(root, extra) for extra in ("", *distribution(root).metadata.get_all("Provides-Extra", []))]
+    waiting = [(root, extra) for extra in ("", *extras)]
     seen = set(waiting)
     while waiting:
         name, extra = waiting.pop()
@@ -115,7 +116,8 @@ def test_every_dependency_is_pinned_exactly() -> None:
 def test_what_is_installed_is_what_is_pinned() -> None:
     """Transitive dependencies too: nothing that the project brings may come unpinned."""
     pins = read_pins()
-    installed = installed_requirements("psanet-serving")
+    extras = distribution("psanet-serving").metadata.get_all("Provides-Extra") or []
+    installed = installed_requirements("psanet-serving", extras=tuple(extras))
     assert len(installed) > 50
     loose = {
         name: version
@@ -139,21 +141,87 @@ def test_serving_on_a_cpu_asks_for_no_torch() -> None:
     assert not any("torch" in entry for entry in extras["cpu"] + extras["serve"])
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_what_serving_installs_stays_below_500_mb() -> None:
+    """The closure of the extras that `make serve` installs, with pip and the build backend, on disk."""
+    names = {"pip", "hatchling", *installed_requirements("hatchling")}
+    for extra in ("cpu", "serve"):
+        names |= installed_requirements("psanet-serving", extras=(extra,)).keys()
+    assert "onnxruntime" in names
+    assert "torch" not in names
+    files = [file.locate() for name in names for file in distribution(name).files or ()]
+    compiled = 1.15  # byte code that was written on installation and is not listed
+    size_mb = compiled * sum(Path(file).stat().st_size for file in files if Path(file).is_file()) / 2**20
+    assert 200 < size_mb < 500
+
+
+def stand_in_environment(folder: Path) -> Path:
+    """A copy of what `make` reads, with a .venv in which every program prints how it was called."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "pip"):
+        (programs / name).write_text('#!/bin/sh\necho "ran $*"\nenv | grep ^PSANET_ | sort\n')
+        (programs / name).chmod(0o755)
+    return folder
+
+
+def run_make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PSANET_", "MAKE"))}
+    kept = {name: value for name, value in kept.items() if name not in {"HOST", "PORT", "MODEL", "MFLAGS"}}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=kept, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@needs_make
+def test_make_installs_once_and_again_only_when_the_pins_change(tmp_path: Path) -> None:
+    folder = stand_in_environment(tmp_path)
+    first = run_make(folder, "setup")
+    assert "install" in first.stdout
+    assert first.returncode == 0, first.stderr
+    (folder / "pyproject.toml").touch()
+    assert run_make(folder, "--question", "setup").returncode == 0, "a newer date alone installs nothing"
+    with (folder / "constraints.txt").open("a") as file:
+        file.write("# changed\n")
+    assert run_make(folder, "--question", "setup").returncode == 1
+
+
+@needs_make
+def test_make_serve_installs_nothing_after_make_setup_and_hands_on_what_was_asked(tmp_path: Path) -> None:
+    folder = stand_in_environment(tmp_path)
+    assert run_make(folder, "setup").returncode == 0
+    plain = run_make(folder, "serve")
+    assert plain.stdout.split("\n") == ["ran -m service", "PSANET_HOST=127.0.0.1", "PSANET_PORT=8000", ""]
+    chosen = run_make(folder, "serve", "HOST=0.0.0.0", "PORT=9000", "MODEL=my bundle")
+    assert chosen.stdout.split("\n")[1:-1] == [
+        "PSANET_HOST=0.0.0.0",
+        "PSANET_MODELS=my bundle",
+        "PSANET_PORT=9000",
+    ]
+
+
+@needs_make
+def test_another_torch_index_is_used_for_torch_alone(tmp_path: Path) -> None:
+    folder = stand_in_environment(tmp_path)
+    shown = run_make(folder, "setup", "TORCH_INDEX=https://index.example/cpu").stdout
+    lines = [line for line in shown.splitlines() if line.startswith("ran") and "index.example" in line]
+    assert len(lines) == 1
+    assert "--no-deps" in lines[0]
+    assert lines[0].endswith(f"torch=={read_pins()['torch']}")
+
+
+@needs_make
 def test_a_python_that_is_too_old_is_refused_with_the_mend(tmp_path: Path) -> None:
     old = tmp_path / "python-old"
     old.write_text('#!/bin/sh\ncase "$1" in -V) echo Python 3.9.1;; *) exit 1;; esac\n')
     old.chmod(0o755)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    run = subprocess.run(
-        ["make", "setup", f"PYTHON={old}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_make(tmp_path, "setup", f"PYTHON={old}")
     assert run.returncode != 0
     assert "Python 3.11 or newer is needed" in run.stderr
     assert "Python 3.9.1" in run.stderr
