@@ -11,8 +11,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
+HOST ?= $(or $(PSANET_HOST),127.0.0.1)
+PORT ?= $(or $(PSANET_PORT),8000)
 MODEL ?=
 TORCH_INDEX ?=
 TESTS ?=

@@ -166,9 +166,10 @@ def stand_in_environment(folder: Path) -> Path:
     return folder
 
 
-def run_make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PSANET_", "MAKE"))}
     kept = {name: value for name, value in kept.items() if name not in {"HOST", "PORT", "MODEL", "MFLAGS"}}
+    kept |= environment
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=kept, capture_output=True, text=True, timeout=60, check=False
     )
@@ -196,12 +197,13 @@ def test_make_serve_installs_nothing_after_make_setup_and_hands_on_what_was_aske
     assert run_make(folder, "setup").returncode == 0
     plain = run_make(folder, "serve")
     assert plain.stdout.split("\n") == ["ran -m service", "PSANET_HOST=127.0.0.1", "PSANET_PORT=8000", ""]
-    chosen = run_make(folder, "serve", "HOST=0.0.0.0", "PORT=9000", "MODEL=my bundle")
+    chosen = run_make(folder, "serve", "HOST=0.0.0.0", "PORT=9000", "MODEL=runs/street")
     assert chosen.stdout.split("\n")[1:-1] == [
         "PSANET_HOST=0.0.0.0",
-        "PSANET_MODELS=my bundle",
+        "PSANET_MODELS=runs/street",
         "PSANET_PORT=9000",
     ]
+    assert "PSANET_PORT=9001" in run_make(folder, "serve", PSANET_PORT="9001").stdout.split("\n")
 
 
 @needs_make
