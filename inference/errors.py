@@ -1,60 +1,58 @@
-"""What can go wrong between an image and its labels, as one tree.
+"""Everything that `inference` raises for a caller's mistake; each message says how to mend it.
 
-InferenceError
-├── ParameterError          a value that the caller gave: scales, base size, image array, device … (also a ValueError)
-├── ModelNotFoundError      no bundle, bundled model or checkpoint of that name or path
-├── BundleError             a bundle folder that is broken, of another schema, or not what its model.json says
-├── EngineError             an engine that is not installed, cannot run here, or failed while running
-├── ImageError              bytes that give no image
-│   ├── UnsupportedImageError   not a supported type, judged by content
-│   ├── UndecodableImageError   truncated or corrupt
-│   └── ImageTooLargeError      more pixels than the cap
-├── MemoryBudgetError       the smallest plan for an image is over the memory budget
-└── PredictionCancelled     a `check` gave the work up
-
-Every message says what was wrong and how to mend it.
+    InferenceError
+    ├── ParameterError          a scale, an alpha, a size that cannot be (also a ValueError)
+    ├── ModelNotFoundError      no bundle, bundled model or checkpoint of that name
+    ├── BundleError             a bundle that is incomplete, broken or of another schema
+    ├── EngineError             an engine or device that is not there, or that refused the model
+    ├── ImageError              bytes that give no image
+    │   ├── UnsupportedImageError   not a supported type, by content
+    │   ├── UndecodableImageError   truncated or corrupt
+    │   └── ImageTooLargeError      more pixels than the cap
+    ├── MemoryBudgetError       the image does not fit the memory budget
+    └── PredictionCancelled     the caller's own `check` gave the work up
 """
 
 
 class InferenceError(Exception):
-    """Base of everything that `inference` raises on purpose."""
+    """Base of all errors of this package."""
 
 
 class ParameterError(InferenceError, ValueError):
-    """A parameter that cannot be used; the message says what would do."""
+    """A parameter outside its range."""
 
 
 class ModelNotFoundError(InferenceError):
-    """No model of that name or path; the message lists the bundled ones."""
+    """No bundle folder, bundled model or checkpoint file answers to the name."""
 
 
 class BundleError(InferenceError):
-    """A model bundle that is missing a file, broken, of another schema, or at odds with its model.json."""
+    """A model bundle that is incomplete, broken or of another schema."""
 
 
 class EngineError(InferenceError):
-    """An engine that is not installed, cannot use the device, or failed while running."""
+    """An engine or device that is not installed, not there, or that refused the model."""
 
 
 class ImageError(InferenceError):
-    """Bytes that cannot be made into an image."""
+    """Bytes that cannot become an image."""
 
 
 class UnsupportedImageError(ImageError):
-    """The content is none of the supported image types, whatever the file is called."""
+    """Not an image of a supported type, judged by content."""
 
 
 class UndecodableImageError(ImageError):
-    """An image of a supported type that is truncated or corrupt."""
+    """A supported type, but truncated or corrupt."""
 
 
 class ImageTooLargeError(ImageError):
-    """More pixels than the cap allows; found out before decoding."""
+    """More pixels than the cap, read from the header before anything is decoded."""
 
 
 class MemoryBudgetError(InferenceError):
-    """No plan for this image fits the memory budget; the message names the budget and what would fit."""
+    """The prediction does not fit the memory budget."""
 
 
-class PredictionCancelled(InferenceError):
-    """Raised by a `check` callback to give up a prediction that nobody waits for any more."""
+class PredictionCancelled(InferenceError):  # noqa: N818 - an outcome that the caller chose, not a fault
+    """The caller's `check` abandoned the prediction."""
