@@ -26,6 +26,7 @@ _LETTERS: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}
 class Directory:
     """First directory of a TIFF: entries by tag as they stand in the file (12 bytes, 20 in BigTIFF)."""
 
+    start: int
     order: str
     big: bool
     entries: dict[int, bytes]
@@ -59,18 +60,21 @@ def read_directory(data: bytes) -> Directory:
         if len(entry) < size:
             raise struct.error("the directory ends outside the data")
         entries.setdefault(struct.unpack_from(order + "H", entry)[0], entry)
-    return Directory(order, big, entries)
+    return Directory(start, order, big, entries)
 
 
 def without_metadata(data: bytes, directory: Directory) -> bytes:
-    """The same file with a new first and only directory of what concerns pixels, stored upright."""
+    """The same bytes, but the directory lists only what concerns pixels, and no other follows it.
+
+    Written in place, where it is never longer than it was: appended, it would serve as pixels to a strip that
+    the end of the file cuts off.
+    """
     kept = [directory.entries[tag] for tag in sorted(directory.entries.keys() & _CONCERN_PIXELS)]
-    count, offset, link = ("Q", "Q", 8) if directory.big else ("H", "I", 4)
-    order = directory.order
-    padding = b"\0" * (len(data) % 2)
-    table = struct.pack(order + count, len(kept)) + b"".join(kept) + struct.pack(order + offset, 0)
-    pointer = struct.pack(order + offset, len(data) + len(padding))
-    return b"".join([data[:link], pointer, data[link + len(pointer) :], padding, table])
+    count, link = ("Q", "Q") if directory.big else ("H", "I")
+    table = b"".join(
+        [struct.pack(directory.order + count, len(kept)), *kept, struct.pack(directory.order + link, 0)]
+    )
+    return b"".join([data[: directory.start], table, data[directory.start + len(table) :]])
 
 
 def exif_orientation(exif: bytes) -> int:
