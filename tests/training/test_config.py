@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from models.config import ConfigError
+from training.config import config_from_dict, read_config
+
+CONFIGS = sorted(Path("training/configs").glob("*.yaml"))
+CAMVID = "training/configs/camvid_psanet18.yaml"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_that_comes_along_is_valid(path: Path) -> None:
+    config = read_config(path)
+    assert config.preset == path.stem.partition("_")[2] + "_" + path.stem.partition("_")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "crop", "rotates"),
+    [("ade20k", 150_000, 465, True), ("voc2012", 30_000, 465, True), ("cityscapes", 90_000, 705, False)],
+)
+def test_published_recipes_have_the_papers_settings(
+    name: str, iterations: int, crop: int, rotates: bool
+) -> None:
+    config = read_config(f"training/configs/{name}_psanet50.yaml")
+    assert (config.iterations, config.batch, config.lr, config.poly_power) == (iterations, 16, 0.01, 0.9)
+    assert (config.momentum, config.weight_decay, config.aux_weight) == (0.9, 1e-4, 0.4)
+    assert (config.head_lr_factor, config.augment.scale) == (10.0, (0.5, 2.0))
+    assert config.model.crop_hw == (crop, crop)
+    assert (config.augment.rotate_degrees, config.augment.blur) == ((10.0, True) if rotates else (0.0, False))
+
+
+def test_overrides_reach_nested_values_and_take_yaml() -> None:
+    config = read_config(
+        CAMVID,
+        ["model.crop_hw=[241, 241]", "weight_decay=5e-4", "epochs=null", "iterations=7", "augment.blur=true"],
+    )
+    assert config.model.crop_hw == (241, 241)
+    assert config.model.psa_mask_hw == (31, 31)
+    assert (config.weight_decay, config.iterations, config.epochs, config.augment.blur) == (
+        5e-4,
+        7,
+        None,
+        True,
+    )
+
+
+def test_a_context_method_is_one_override() -> None:
+    assert read_config(CAMVID, ["model.context=aspp"]).model.context == "aspp"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("learning_rate=0.1", "unknown keys ['learning_rate']"),
+        ("augment.rotation=10", "unknown keys ['augment.rotation']"),
+        ("model.depht=50", "depht"),
+        ("lr=fast", "lr does not take 'fast'"),
+        ("lr=-1", "lr must be above 0"),
+        ("batch=true", "batch does not take True"),
+        ("batch=1.5", "batch does not take 1.5"),
+        ("iterations=5", "give one of iterations and epochs"),
+        ("model.crop_hw=[350, 350]", "353 would do"),
+        ("model.classes=12", "set model.classes=11"),
+        ("data.dataset=mars", "known are ade20k"),
+        ("preset=psanet19", "preset 'psanet19' is none of"),
+        ("lr", "key.path=value"),
+        ("lr.base=1", "lr holds no keys"),
+        ("augment.scale=[2, 0.5]", "the smaller first"),
+        ("data=3", "data must hold keys and values"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_its_reason(override: str, says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read_config(CAMVID, [override])
+    assert says in str(error.value)
+
+
+def test_a_missing_file_and_missing_keys_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration"):
+        read_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match=r"missing keys \['data'\]"):
+        config_from_dict({"preset": "psanet18_camvid", "epochs": 1})
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="keys and values"):
+        read_config(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_config(tmp_path / "broken.yaml")

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.config import AugmentConfig
+from training.dataset import (
+    DatasetError,
+    EndlessSampler,
+    SegmentationDataset,
+    load_pair,
+    read_label,
+    read_list,
+)
+from training.transforms import TrainingTransform
+
+
+def dataset(root: Path, *, cache: bool = False) -> SegmentationDataset:
+    pairs = read_list(root, root / "list/train.txt")
+    return SegmentationDataset(
+        pairs, TrainingTransform(AugmentConfig(), (33, 33)), classes=11, seed=3, cache=cache
+    )
+
+
+def test_items_are_rgb_in_0_255_and_class_ids(miniature: Path) -> None:
+    image, label = dataset(miniature)[0, 0]
+    assert (image.shape, image.dtype) == ((3, 33, 33), torch.float32)
+    assert (label.shape, label.dtype) == ((33, 33), torch.int64)
+    assert image.max() > 1.5
+    assert set(label.unique().tolist()) <= {*range(11), 255}
+
+
+def test_an_item_depends_on_its_position_not_on_the_cache(miniature: Path) -> None:
+    plain, cached = dataset(miniature), dataset(miniature, cache=True)
+    assert torch.equal(plain[7, 1][0], cached[7, 1][0])
+    assert not torch.equal(plain[7, 1][0], plain[8, 1][0])
+
+
+def test_the_order_is_shuffled_each_epoch_and_goes_on_from_anywhere() -> None:
+    whole = list(EndlessSampler(5, seed=1, start=0, stop=20))
+    assert list(EndlessSampler(5, seed=1, start=7, stop=20)) == whole[7:]
+    epochs = [[index for _, index in whole[start : start + 5]] for start in range(0, 20, 5)]
+    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert len(EndlessSampler(5, seed=1, start=7, stop=20)) == 13
+
+
+def test_a_list_with_a_missing_image_names_it(miniature: Path) -> None:
+    path = miniature / "list/train.txt"
+    path.write_text(path.read_text() + "images/absent.png labels/0.png\n")
+    with pytest.raises(DatasetError, match=r"1 files that are not there, the first .*absent\.png"):
+        read_list(miniature, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("", "is empty"), ("images/0.png\n", "line 1: expected `image label`")]
+)
+def test_a_list_of_another_form_is_refused(miniature: Path, text: str, says: str) -> None:
+    path = miniature / "list/odd.txt"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=says):
+        read_list(miniature, path)
+
+
+def test_a_missing_list_is_an_error(miniature: Path) -> None:
+    with pytest.raises(DatasetError, match="there is no list"):
+        read_list(miniature, miniature / "list/test.txt")
+
+
+def test_palette_labels_are_read_as_class_ids(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(ids)
+    palette = Image.new("P", (4, 3))
+    palette.putpalette([7, 8, 9] * 256)
+    palette.putdata(ids.ravel().tolist())
+    palette.save(tmp_path / "palette.png")
+    image.save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "palette.png"), ids)
+    np.testing.assert_array_equal(read_label(tmp_path / "grey.png"), ids)
+
+
+def test_wrong_label_files_are_named(miniature: Path) -> None:
+    image, label = read_list(miniature, miniature / "list/train.txt")[0]
+    with pytest.raises(DatasetError, match=r"holds \d+, which is neither a class id below 2 nor 255"):
+        load_pair((image, label), classes=2)
+    Image.new("RGB", (80, 60)).save(label)
+    with pytest.raises(DatasetError, match="single-channel"):
+        load_pair((image, label), classes=11)
+    Image.new("L", (10, 10)).save(label)
+    with pytest.raises(DatasetError, match=r"\(60, 80\) but its labels"):
+        load_pair((image, label), classes=11)
+    label.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_pair((image, label), classes=11)

@@ -1,0 +1,203 @@
+"""What one training is: read from YAML, changed by `key.path=value`, validated once, frozen.
+
+Not here: the network's own configuration (`models/config.py`), which is one part of it.
+
+    python -c "from training.config import read_config; print(read_config('training/configs/camvid_psanet18.yaml', ['lr=0.02']))"
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.config import PRESETS, ConfigError, ModelConfig
+from models.labels import get_label_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are. Lists are official: `image label` a line, relative to `root`.
+
+    dataset: names the classes (`models/labels.py`).
+    cache: keep decoded images in memory, for data sets that fit.
+    """
+
+    dataset: str
+    root: str
+    train_list: str
+    val_list: str
+    cache: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """The published augmentations (paper 4.1): scale and mirror everywhere, rotation and blur for ADE20K and VOC.
+
+    rotate_degrees: half of images are turned by up to this to either side. blur: half are blurred.
+    """
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    rotate_degrees: float = 0.0
+    blur: bool = False
+    mirror: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        _require(
+            0 < low <= high, f"augment.scale takes two positive numbers, the smaller first, not {self.scale}"
+        )
+        _require(0 <= self.rotate_degrees < 90, "augment.rotate_degrees lies in [0, 90)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One training. `model` is the preset with the changes given under `model.`.
+
+    iterations: optimizer steps in all; epochs: the same in passes over the list; give one of them.
+    batch: images a step. lr: of the backbone; the head learns at `head_lr_factor` times it. poly_power: of the
+    learning-rate's decay (paper 4.1). init: a file of backbone weights to start from. bf16: bfloat16 autocast.
+    save_every, log_every: in steps. workers: processes that decode and augment.
+    """
+
+    preset: str
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    out: str = "runs/train"
+    iterations: int | None = None
+    epochs: float | None = None
+    batch: int = 16
+    lr: float = 0.01
+    head_lr_factor: float = 10.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    poly_power: float = 0.9
+    aux_weight: float = 0.4
+    init: str | None = None
+    device: str = "auto"
+    bf16: bool = True
+    channels_last: bool = True
+    workers: int = 2
+    seed: int = 0
+    save_every: int = 1000
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        _require((self.iterations is None) != (self.epochs is None), "give one of iterations and epochs")
+        for name in ("batch", "lr", "head_lr_factor", "poly_power", "save_every", "log_every"):
+            _require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
+        _require(
+            (self.iterations or 1) > 0 and (self.epochs or 1) > 0, "iterations and epochs must be above 0"
+        )
+        for name in ("momentum", "weight_decay", "aux_weight", "workers", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        classes = get_label_set(self.data.dataset).classes
+        _require(
+            classes == self.model.classes,
+            f"{self.data.dataset} has {classes} classes, the model {self.model.classes}: set model.classes={classes}",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, resolved: what is printed and saved in the checkpoint."""
+        return {**dataclasses.asdict(self), "model": self.model.to_dict(), "augment": _plain(self.augment)}
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """The training that `path` and `key.path=value` overrides (values in YAML) describe.
+
+    Raises ConfigError with the mend for a missing file, an unknown key, or a value that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no configuration {path}; those that come along are in training/configs")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    _require(isinstance(values, dict), f"{path} must hold keys and values")
+    for override in overrides:
+        _override(values, override)
+    return config_from_dict(values)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
+    """The training of plain values, `model` being changes to the preset."""
+    values = dict(values)
+    preset = values.get("preset")
+    _require(preset in PRESETS, f"preset {preset!r} is none of {', '.join(sorted(PRESETS))}")
+    values["model"] = PRESETS[str(preset)].replace(**(values.get("model") or {}))
+    return _build(TrainingConfig, values, "")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    _require(bool(equals) and bool(key), f"an override reads key.path=value, not {override!r}")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {}) or values.setdefault(parent, {})
+        _require(isinstance(values, dict), f"{key}: {parent} holds no keys")
+    values[last] = yaml.safe_load(text)
+
+
+def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """A dataclass from plain values, nested ones by their annotation; unknown and missing keys raise ConfigError."""
+    _require(isinstance(values, Mapping), f"{prefix.rstrip('.')} must hold keys and values, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    _require(not unknown, f"unknown keys {[prefix + key for key in unknown]}; known are {sorted(hints)}")
+    built = {}
+    for key, value in values.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
+            value = _build(hint, value or {}, f"{prefix}{key}.")
+        built[key] = _converted(prefix + key, hint, value)
+    missing = [
+        prefix + f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in built
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    _require(not missing, f"missing keys {missing}")
+    return cls(**built)
+
+
+def _converted(key: str, hint: Any, value: Any) -> Any:
+    """`value` as the annotation wants it; YAML reads 1e-4 as text and lists for tuples."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            return tuple(float(item) for item in value)
+        if dataclasses.is_dataclass(option) and dataclasses.is_dataclass(value):
+            return value
+        if option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and isinstance(value, bool) == (option is bool)
+        ):
+            return value
+    raise ConfigError(f"{key} does not take {value!r}")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {
+        key: list(item) if isinstance(item, tuple) else item
+        for key, item in dataclasses.asdict(config).items()
+    }
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,124 @@
+"""Images and label maps from official lists, and the endless, resumable order that training takes them in.
+
+Not here: downloading or converting data sets.
+
+    pairs = read_list(Path("data/camvid"), Path("data/camvid/list/train.txt"))
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset, Sampler
+
+from inference.images import read_image
+from models.labels import IGNORE
+from training.transforms import TrainingTransform
+
+
+class DatasetError(Exception):
+    """A list or a file of a data set that cannot be used; the message names it and the mend."""
+
+
+def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
+    """Pairs of image and label files of an official list: `image label` a line, relative to `root`.
+
+    Raises DatasetError for a missing list, a line of another form, or the first missing files, each by name.
+    """
+    if not list_path.is_file():
+        raise DatasetError(
+            f"there is no list {list_path}; give its path, or make it with `python -m training.prepare`"
+        )
+    pairs = []
+    for number, line in enumerate(list_path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = line.split()
+        if len(parts) != 2:
+            raise DatasetError(f"{list_path}, line {number}: expected `image label`, found {line!r}")
+        pairs.append((root / parts[0], root / parts[1]))
+    if not pairs:
+        raise DatasetError(f"{list_path} is empty")
+    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{list_path} names {len(missing)} files that are not there, the first {missing[0]}; "
+            f"is {root} the folder that the list's paths start from?"
+        )
+    return pairs
+
+
+class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Augmented crops: an item is (3, h, w) float32 RGB in [0, 255] and (h, w) int64 class ids.
+
+    Items are asked for by (position, index): the position in the whole training seeds the augmentation, so a resumed
+    training sees what an uninterrupted one would have seen, whatever the number of workers.
+    """
+
+    def __init__(
+        self,
+        pairs: list[tuple[Path, Path]],
+        transform: TrainingTransform,
+        *,
+        classes: int,
+        seed: int,
+        cache: bool = False,
+    ) -> None:
+        self.pairs, self.transform, self.classes, self.seed = pairs, transform, classes, seed
+        self._decoded = [load_pair(pair, classes) for pair in pairs] if cache else None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        position, index = key
+        image, label = self._decoded[index] if self._decoded else load_pair(self.pairs[index], self.classes)
+        rng = np.random.default_rng((self.seed, position))
+        image, label = self.transform(image.astype(np.float32), label, rng)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
+
+
+def load_pair(pair: tuple[Path, Path], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 RGB and (H, W) uint8 class ids. Raises DatasetError where sizes or ids do not fit."""
+    image, label = read_image(pair[0], max_pixels=None), read_label(pair[1])
+    if image.shape[:2] != label.shape:
+        raise DatasetError(f"{pair[0]} is {image.shape[:2]} but its labels {pair[1]} are {label.shape}")
+    wrong = label[(label >= classes) & (label != IGNORE)]
+    if wrong.size:
+        raise DatasetError(
+            f"{pair[1]} holds {int(wrong[0])}, which is neither a class id below {classes} nor {IGNORE}"
+        )
+    return image, label
+
+
+def read_label(path: Path) -> np.ndarray:
+    """(H, W) uint8 class ids of a single-channel 8-bit image, palette or not. Raises DatasetError for any other."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                raise DatasetError(
+                    f"{path} holds {image.mode} pixels; labels are single-channel 8-bit class ids"
+                )
+            return np.array(image)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DatasetError(f"{path} cannot be read as a label image: {error}") from error
+
+
+class EndlessSampler(Sampler[tuple[int, int]]):
+    """(position, index) pairs from `start` on, each epoch shuffled by the seed and its number."""
+
+    def __init__(self, size: int, *, seed: int, start: int, stop: int) -> None:
+        self.size, self.seed, self.start, self.stop = size, seed, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for position in range(self.start, self.stop):
+            if position // self.size != epoch:
+                epoch = position // self.size
+                order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+            yield position, int(order[position % self.size])

@@ -1,0 +1,187 @@
+"""A modest pre-training of a backbone: 202 classes of ImageNet at 64 x 64 pixels, undilated, then saved for `train.py`.
+
+Not here: ImageNet at full size (give the published initialisation to `init=` instead) or segmentation.
+
+    python -m training.pretrain --data tiny-imagenet --depth 18 --epochs 6 --out runs/pretrain/resnet18.pth
+
+The folder holds `train-*.npz` and `val.npz`: arrays `data` (WebP files end to end), `offsets` and `labels`.
+Prints one JSON line last: {"top1": …, "checkpoint": …}.
+"""
+
+import argparse
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.config import DEPTHS, MEAN_RGB, STD_RGB
+from models.resnet import ResNet
+from training.state import save_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class Classifier(nn.Module):
+    """A ResNet with a linear layer on the mean of its last features."""
+
+    def __init__(self, depth: int, classes: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(depth, dilations=(1, 1))
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.fc = nn.Linear(self.backbone.stage5_channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised to (N, classes)."""
+        logits: Tensor = self.fc(self.backbone(images)[1].mean((2, 3)))
+        return logits
+
+
+def load(paths: list[Path]) -> tuple[Tensor, Tensor]:
+    """All images (N, 3, 64, 64) uint8 RGB and labels (N,) int64 of these archives."""
+    images, labels = [], []
+    for path in paths:
+        with np.load(path) as archive:
+            data, offsets = archive["data"], archive["offsets"]
+            labels.append(archive["labels"].astype(np.int64))
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(
+                lambda i, data=data, offsets=offsets: _decode(data[offsets[i] : offsets[i + 1]]),
+                range(len(offsets) - 1),
+            )
+            images.append(np.stack(list(decoded)))
+    return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2), torch.from_numpy(
+        np.concatenate(labels)
+    )
+
+
+def _decode(encoded: np.ndarray) -> np.ndarray:
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("an image of the archive cannot be decoded; fetch the archive again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, 3, H, W) float to the same size: a random crop of 25 to 100% of the area, of aspect 3/4 to 4/3, and a mirror."""
+    n = images.shape[0]
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(n).uniform_(low, high, generator=generator)
+
+    area, aspect = uniform(0.25, 1.0), torch.exp(uniform(-math.log(4 / 3), math.log(4 / 3)))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    x, y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    zero = torch.zeros(n)
+    theta = torch.stack([torch.stack([width * mirror, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of whole batches of a shuffled epoch."""
+    order = torch.randperm(count, generator=generator)
+    for start in range(0, count - size + 1, size):
+        yield order[start : start + size]
+
+
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalize: "Normalizer", batch: int) -> float:
+    """Share of images whose class is the most likely one."""
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(labels), batch):
+            logits = model(normalize(images[start : start + batch]))
+            right += int((logits.argmax(1).cpu() == labels[start : start + batch]).sum())
+    model.train()
+    return right / len(labels)
+
+
+class Normalizer:
+    """uint8 on the host to normalised floats on the device, channels last."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.mean = torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(STD_RGB, device=device).view(1, 3, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        floats = images.to(self.device, non_blocking=True).float()
+        return ((floats - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def pretrain(args: argparse.Namespace) -> dict[str, object]:
+    """Trains, keeps the last weights, and returns the JSON line's content."""
+    started = time.monotonic()
+    device = torch.device(args.device)
+    generator = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    images, labels = load(sorted(args.data.glob("train-*.npz")))
+    val_images, val_labels = load([args.data / "val.npz"])
+    if device.type == "cuda":
+        images, val_images = images.to(device), val_images.to(device)
+    model = Classifier(args.depth, int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-5, nesterov=True
+    )
+    steps = args.epochs * (len(labels) // args.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps, pct_start=0.15)
+    normalize, top1 = Normalizer(device), 0.0
+    for epoch in range(args.epochs):
+        losses: list[Tensor] = []
+        for index in tqdm(
+            list(batches(len(labels), args.batch, generator)), desc=f"epoch {epoch + 1}", mininterval=10
+        ):
+            inputs = augment(normalize(images[index.to(images.device)]), generator)
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                logits = model(inputs.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), labels[index].to(device), label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+        loss_mean = float(torch.stack(losses).mean())
+        if not math.isfinite(loss_mean):
+            raise FloatingPointError(f"the loss is {loss_mean} in epoch {epoch + 1}; lower --lr")
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            top1 = evaluate(model, val_images, val_labels, normalize, args.batch)
+        logger.info("epoch %d: loss %.4f, validation top-1 %.4f", epoch + 1, loss_mean, top1)
+        state = {key: value.cpu() for key, value in model.backbone.state_dict().items()}
+        save_atomically({"depth": args.depth, "top1": top1, "state_dict": state}, args.out)
+    seconds = round(time.monotonic() - started, 1)
+    return {"top1": round(top1, 4), "checkpoint": str(args.out), "epochs": args.epochs, "seconds": seconds}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of train-*.npz and val.npz")
+    parser.add_argument("--depth", type=int, choices=DEPTHS, default=18)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if not (args.data / "val.npz").is_file() or not list(args.data.glob("train-*.npz")):
+        parser.error(f"{args.data} holds no train-*.npz and val.npz")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    print(json.dumps(pretrain(args)))
+
+
+if __name__ == "__main__":
+    main()
