@@ -1,0 +1,106 @@
+"""Starts the service: python -m service [--help]
+
+Configured by environment variables only. Exit codes: 0 drained after a signal, 1 the address cannot be used,
+2 a setting or a model is wrong.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import socket
+import sys
+
+from service.settings import Settings, SettingsError, describe_settings, load_settings
+
+_M_ARENA_MAX = -8
+_ARENAS = 2
+
+
+def main() -> int:
+    """Run the service until a signal ends it; returns the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m service",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Serves PSANet over HTTP. Takes no arguments: every setting is an environment variable.",
+        epilog=f"settings, each with its default:\n{describe_settings()}",
+    ).parse_args()
+    try:
+        settings = load_settings(os.environ)
+    except SettingsError as error:
+        return _complain(str(error), 2)
+    _limit_arenas()
+    # Only now: a mistake in the settings is told at once, without waiting for what follows to be imported.
+    from service.app import create_app
+    from service.logs import configure_logging
+    from service.server import build_server
+
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        return _complain(_explain(error, settings), 1)
+    port = listener.getsockname()[1]
+    app = create_app(settings)
+    server = build_server(app, settings, announce=lambda: _announce(settings.host, port))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    service = app.state.service
+    code = 0 if service.failure is None else _complain(service.failure, 2)
+    if service.pool.running:
+        # An engine call that does not end cannot be stopped, and Python would wait for its thread.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(False)
+    return listener
+
+
+def _explain(error: OSError, settings: Settings) -> str:
+    place = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{place} is in use by another program: end it, or choose another port with PSANET_PORT."
+    if error.errno == errno.EACCES:
+        return f"{place} needs more rights: choose a port above 1023 with PSANET_PORT."
+    return f"cannot listen on {place}: {error.strerror or error}. Check PSANET_HOST and PSANET_PORT."
+
+
+def _announce(host: str, port: int) -> None:
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{port}"
+    print(f"PSANet is ready: {address}/  (API: {address}/docs, Ctrl-C ends it)")
+    print(f"  curl -F image=@photo.jpg '{address}/segment?output=overlay' -o overlay.png", flush=True)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _limit_arenas() -> None:
+    """Let glibc keep two heaps instead of eight a core.
+
+    Each thread's own heap keeps what it once needed, so that memory only seems to grow; the arrays here are
+    large and few, so threads hardly contend. Same as MALLOC_ARENA_MAX=2, which only works set beforehand.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc: nothing to limit
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

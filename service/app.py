@@ -1,0 +1,64 @@
+"""The ASGI app: state, middleware, routes and error handlers put together. Start reading here.
+
+    python -m service
+
+runs it with draining and connection limits (`server.py`), which uvicorn's own command line would leave out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from inference.predictor import Predictor
+from service import documents, routes
+from service.errors import MAPPED_ERRORS, problem_of, problem_response
+from service.hosting import Models
+from service.middleware import Envelope
+from service.settings import Settings
+from service.state import Service
+
+
+def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> FastAPI:
+    """Build the app.
+
+    predictors: by model name, the first is the default; then the app is ready at once. Without them the
+        models of `settings` are opened when the app starts, and /readyz answers 503 until they are.
+    The app's `state.service` is the `Service` behind it.
+    """
+    service = Service(settings, Models(predictors) if predictors else None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = None if len(service.models) else asyncio.create_task(service.load())
+        yield
+        if loading is not None:
+            loading.cancel()
+        service.close()
+
+    app = FastAPI(
+        title="PSANet segmentation",
+        version=documents.service_version(),
+        summary="Labels every pixel of an image with a point-wise spatial attention network.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    for error in (HTTPException, RequestValidationError, *MAPPED_ERRORS):
+        app.add_exception_handler(error, _answer_problem)
+    app.add_middleware(Envelope, service=service)
+    app.include_router(routes.router)
+    documents.mount(app)
+    return app
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    request.app.state.service.metrics.problems.labels(problem.code).inc()
+    return problem_response(problem, request.scope["state"].get("request_id"))

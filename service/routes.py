@@ -1,0 +1,136 @@
+"""The handlers. Each checks, awaits and answers; the work is done by the pool's threads."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from inference.predictor import Predictor
+from service import openapi
+from service.errors import Problem
+from service.images import segmentation
+from service.parameters import SegmentQuery, check_query
+from service.state import Service
+from service.uploads import receive_image
+
+router = APIRouter()
+
+
+class ClassDocument(BaseModel):
+    """A class that a model knows."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+class ModelDocument(BaseModel):
+    """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1."""
+
+    name: str
+    default: bool
+    dataset: str
+    classes: list[ClassDocument]
+    crop: tuple[int, int]
+    base_size: int
+    test_mode: str
+    precision: str
+    engine: str
+    device: str
+
+
+class StatusDocument(BaseModel):
+    """How the service is."""
+
+    status: str
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post(
+    "/segment", response_class=Response, responses=openapi.SEGMENT, openapi_extra=openapi.SEGMENT_BODY
+)
+async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    """Label every pixel of an image.
+
+    Send the image as the field `image` of a form, or as the body itself:
+
+        curl -F image=@photo.jpg 'http://127.0.0.1:8000/segment?output=overlay' -o overlay.png
+        curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
+          http://127.0.0.1:8000/segment -o labels.png
+    """
+    service = _service(request)
+    _refuse_repeated(request)
+    service.refuse_unless_ready()
+    predictor = service.models.find(query.model)
+    parameters = check_query(query, service.settings, predictor.info)
+    with service.buffers.lease() as book:
+        data = await receive_image(request, service.settings, book)
+        service.refuse_unless_ready()
+        work = segmentation(data, parameters, predictor, max_pixels=service.settings.max_pixels)
+        answer = await service.pool.run(work, _client_leaves(request))
+    name = predictor.info.name
+    service.metrics.answered(answer.timings, answer.windows, name)
+    headers = {"X-Model": name, "Server-Timing": answer.timings.header(), "Cache-Control": "no-store"}
+    return Response(answer.content, media_type=answer.media_type, headers=headers)
+
+
+@router.get("/models", responses=openapi.PROBLEMS)
+async def models(request: Request) -> list[ModelDocument]:
+    """The models that are served, the default first."""
+    return [_describe(predictor, index == 0) for index, predictor in enumerate(_service(request).models)]
+
+
+@router.api_route("/healthz", methods=["GET", "HEAD"])
+async def healthz() -> StatusDocument:
+    """Whether the process lives. It does, also while it loads models or drains."""
+    return StatusDocument(status="alive")
+
+
+@router.api_route("/readyz", methods=["GET", "HEAD"], responses=openapi.NOT_READY)
+async def readyz(request: Request) -> StatusDocument:
+    """Whether requests for work are taken: 503 while models are loaded and once the service shuts down."""
+    _service(request).refuse_unless_open()
+    return StatusDocument(status="ready")
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    return Response(_service(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _describe(predictor: Predictor, default: bool) -> ModelDocument:
+    info = predictor.info
+    rows = zip(info.class_names, info.palette, strict=True)
+    return ModelDocument(
+        name=info.name,
+        default=default,
+        dataset=info.dataset,
+        classes=[ClassDocument(id=i, name=name, color=color) for i, (name, color) in enumerate(rows)],
+        crop=info.crop_hw,
+        base_size=info.base_size,
+        test_mode=info.test_mode,
+        precision=info.precision,
+        engine=predictor.engine.name,
+        device=predictor.engine.device,
+    )
+
+
+def _refuse_repeated(request: Request) -> None:
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        message = "given more than once; a list is written with commas"
+        errors = [{"parameter": name, "message": message}]
+        raise Problem(422, "bad_parameter", f"{name}: {message}", title="Bad parameter", errors=errors)
+
+
+async def _client_leaves(request: Request) -> None:
+    """End when the connection is closed. The body has been read, so nothing else can arrive."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,174 @@
+"""The service's configuration: environment variables with the prefix PSANET_, read and checked once.
+
+PSANET_MODELS=psanet18_camvid PSANET_PORT=9000 python -m service
+python -m service --help          lists every variable with its default
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "PSANET_"
+
+
+class SettingsError(Exception):
+    """The environment does not make a valid configuration; the message names each variable and the mend."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured, frozen. Sizes take a number of bytes or a unit (32MiB, 2GB)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, validate_default=True
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("psanet18_camvid",),
+        description="bundle folders, names of bundled models or checkpoint files, with commas or spaces "
+        "between; the first is the default",
+    )
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
+    engine: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
+        "auto", description="what runs the network"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of one engine call; all cores when not set"
+    )
+    workers: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="requests worked on at the same time; two let one decode while another infers",
+    )
+    queue_size: int = Field(
+        32, ge=0, le=100_000, description="requests that may wait for a worker; past it 503"
+    )
+    deadline_s: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds a request may wait and work; past it 504",
+    )
+    drain_s: float = Field(
+        30,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds that accepted requests have to finish after SIGTERM",
+    )
+    receive_timeout_s: float = Field(
+        60, gt=0, le=86_400, allow_inf_nan=False, description="seconds a body may take to arrive; past it 408"
+    )
+    connection_timeout_s: float = Field(
+        30,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds a connection may stand still (no request, no reading of the answer)",
+    )
+    max_bytes: ByteSize = Field(ByteSize(32 * 2**20), ge=1, description="bytes of one body; past it 413")
+    max_buffered_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20), ge=1, description="bytes of all bodies held at the same time; past it 503"
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="pixels of one image, checked before decoding; past it 422"
+    )
+    max_scales: int = Field(8, ge=1, le=64, description="scales of one request")
+    min_scale: float = Field(0.25, gt=0, le=10, allow_inf_nan=False, description="smallest scale")
+    max_scale: float = Field(3.0, gt=0, le=10, allow_inf_nan=False, description="largest scale")
+    memory_budget: ByteSize = Field(
+        ByteSize(2 * 2**30), ge=2**24, description="bytes that the prediction of one request may take"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severity logged"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto writes text on a terminal and JSON lines elsewhere"
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        return tuple(re.split(r"[,\s]+", value.strip(", \t\r\n"))) if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _some_model(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(value):
+            raise ValueError("name at least one model, psanet18_camvid say")
+        if len(set(value)) < len(value):
+            raise ValueError("a model is named twice")
+        return value
+
+    @field_validator("log_level", "log_format", "engine", "device", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.max_buffered_bytes < self.max_bytes:
+            raise ValueError(f"{PREFIX}MAX_BUFFERED_BYTES has to be at least {PREFIX}MAX_BYTES")
+        if not self.min_scale <= 1 <= self.max_scale:
+            raise ValueError(f"scale 1 has to lie between {PREFIX}MIN_SCALE and {PREFIX}MAX_SCALE")
+        return self
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the configuration from the process's environment.
+
+    environ: looked through for PSANET_ variables that do not exist (a misspelt limit would be no limit);
+        the values themselves are read by pydantic-settings from os.environ.
+    Raises SettingsError.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            problems.append(f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [_describe(item) for item in error.errors()]
+    if problems:
+        raise SettingsError("\n".join(problems) + "\n`python -m service --help` lists every setting.")
+    return settings
+
+
+def _describe(item: Any) -> str:
+    location = str(item["loc"][0]) if item["loc"] else ""
+    text = item["msg"].removeprefix("Value error, ")
+    if not location:
+        return str(text)
+    return (
+        f"{PREFIX}{location.upper()}={item['input']}: {text} ({Settings.model_fields[location].description})"
+    )
+
+
+def describe_settings() -> str:
+    """Every variable with its meaning and default, for --help."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, ByteSize):
+            text = default.human_readable()
+        elif isinstance(default, tuple):
+            text = ",".join(default)
+        else:
+            text = (
+                "not set" if default is None else str(default)
+            )
+        choices = (
+            get_args(field.annotation) if getattr(field.annotation, "__origin__", None) is Literal else ()
+        )
+        meaning = (field.description or "") + (f" ({' | '.join(choices)})" if choices else "")
+        lines.append(f"  {PREFIX}{name.upper()}  [{text}]\n      {meaning}")
+    return "\n".join(lines)
