@@ -2,7 +2,8 @@
 
 Not here: the network's own configuration (`models/config.py`), which is one part of it.
 
-    python -c "from training.config import read_config; print(read_config('training/configs/camvid_psanet18.yaml', ['lr=0.02']))"
+    from training.config import read_config
+    config = read_config("training/configs/camvid_psanet18.yaml", ["lr=0.02"])
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """The published augmentations (paper 4.1): scale and mirror everywhere, rotation and blur for ADE20K and VOC.
+    """The published augmentations (paper 4.1): scale and mirror for all, rotation and blur for ADE20K and VOC.
 
     rotate_degrees: half of images are turned by up to this to either side. blur: half are blurred.
     """
@@ -59,8 +60,8 @@ class TrainingConfig:
     """One training. `model` is the preset with the changes given under `model.`.
 
     iterations: optimizer steps in all; epochs: the same in passes over the list; give one of them.
-    batch: images a step. lr: of the backbone; the head learns at `head_lr_factor` times it. poly_power: of the
-    learning-rate's decay (paper 4.1). init: a file of backbone weights to start from. bf16: bfloat16 autocast.
+    batch: images a step. lr: of the backbone; the head learns at `head_lr_factor` times it. poly_power: of
+    the learning rate's decay (paper 4.1). init: a file of backbone weights to start from. bf16: autocast.
     save_every, log_every: in steps. workers: processes that decode and augment.
     """
 
@@ -99,7 +100,8 @@ class TrainingConfig:
         classes = get_label_set(self.data.dataset).classes
         _require(
             classes == self.model.classes,
-            f"{self.data.dataset} has {classes} classes, the model {self.model.classes}: set model.classes={classes}",
+            f"{self.data.dataset} has {classes} classes, the model {self.model.classes}: "
+            f"set model.classes={classes}",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +133,8 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
     preset = values.get("preset")
     _require(preset in PRESETS, f"preset {preset!r} is none of {', '.join(sorted(PRESETS))}")
     values["model"] = PRESETS[str(preset)].replace(**(values.get("model") or {}))
-    return _build(TrainingConfig, values, "")
+    config: TrainingConfig = _build(TrainingConfig, values, "")
+    return config
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -145,7 +148,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """A dataclass from plain values, nested ones by their annotation; unknown and missing keys raise ConfigError."""
+    """A dataclass from plain values, nested ones by their annotation; ConfigError for unknown or missing keys."""
     _require(isinstance(values, Mapping), f"{prefix.rstrip('.')} must hold keys and values, not {values!r}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -53,8 +53,8 @@ def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
 class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Augmented crops: an item is (3, h, w) float32 RGB in [0, 255] and (h, w) int64 class ids.
 
-    Items are asked for by (position, index): the position in the whole training seeds the augmentation, so a resumed
-    training sees what an uninterrupted one would have seen, whatever the number of workers.
+    Items are asked for by (position, index): the position in the whole training seeds the augmentation, so a
+    resumed training sees what an uninterrupted one would have seen, whatever the number of workers.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ def load_pair(pair: tuple[Path, Path], classes: int) -> tuple[np.ndarray, np.nda
 
 
 def read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids of a single-channel 8-bit image, palette or not. Raises DatasetError for any other."""
+    """(H, W) uint8 class ids of a single-channel 8-bit image, palette or not; DatasetError for any other."""
     try:
         with Image.open(path) as image:
             if image.mode not in ("L", "P"):

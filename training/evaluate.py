@@ -2,7 +2,8 @@
 
 Not here: windows, scales and flips (`inference/predictor.py`) or the definitions (`inference/metrics.py`).
 
-    python -m training.evaluate --model psanet18_camvid --data-root data/camvid --list data/camvid/list/val.txt
+    python -m training.evaluate --model psanet18_camvid --data-root data/camvid \\
+        --list data/camvid/list/val.txt
 
 Prints one JSON line last: {"mIoU": …, "mAcc": …, "allAcc": …, "images": …, "seconds": …, …}, fractions.
 """

@@ -1,4 +1,4 @@
-"""A modest pre-training of a backbone: 202 classes of ImageNet at 64 x 64 pixels, undilated, then saved for `train.py`.
+"""A modest pre-training of a backbone: 202 classes of ImageNet at 64 x 64 pixels, undilated; for `train.py`.
 
 Not here: ImageNet at full size (give the published initialisation to `init=` instead) or segmentation.
 
@@ -74,7 +74,7 @@ def _decode(encoded: np.ndarray) -> np.ndarray:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, 3, H, W) float to the same size: a random crop of 25 to 100% of the area, of aspect 3/4 to 4/3, and a mirror."""
+    """(N, 3, H, W) float, same size out: a crop of 25 to 100% of the area, of aspect 3/4 to 4/3, and a mirror."""
     n = images.shape[0]
 
     def uniform(low: float, high: float) -> Tensor:
@@ -132,7 +132,8 @@ def pretrain(args: argparse.Namespace) -> dict[str, object]:
     val_images, val_labels = load([args.data / "val.npz"])
     if device.type == "cuda":
         images, val_images = images.to(device), val_images.to(device)
-    model = Classifier(args.depth, int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
+    model = Classifier(args.depth, int(labels.max()) + 1).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-5, nesterov=True
     )

@@ -1,7 +1,7 @@
 """Checkpoints of a training: written whole or not at all, and read back to go on exactly.
 
-A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict`, and beside
-them what resuming needs: `optimizer`, `iteration`, `rng`, `training` (the resolved configuration).
+A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict`, and
+beside them what resuming needs: `optimizer`, `iteration`, `rng`, `training` (the resolved configuration).
 `models/checkpoint.py` reads the first four wherever a model is asked for.
 
     from training.state import TrainingState, load_state, save_state
@@ -46,14 +46,14 @@ def save_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
 
 
 def load_state(state: TrainingState, path: Path, config: TrainingConfig) -> None:
-    """Puts a checkpoint's values into `state`. Raises CheckpointError where it belongs to another training."""
+    """Puts a checkpoint's values into `state`; CheckpointError where it belongs to another training."""
     content = read_file(path)
     missing = [key for key in ("config", "state_dict", "optimizer", "iteration", "rng") if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
     if content["config"] != state.network.config.to_dict():
         raise CheckpointError(
-            f"{path} is of another network than this configuration asks for; give another `out`, or its own values"
+            f"{path} is of another network than the configuration's; give another `out`, or its own values"
         )
     changed = _schedule_changes(content["training"], config.to_dict())
     if changed:
@@ -71,7 +71,7 @@ def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """`torch.save` to `path`, whose folder is made: a reader sees the old file or the whole new one, never a part."""
+    """`torch.save` to `path`, whose folder is made: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

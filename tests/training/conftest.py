@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture
 def miniature(tmp_path: Path) -> Path:
-    """`images/`, `labels/` and `list/{train,val}.txt`: six pictures of 11 classes whose colours tell the class."""
+    """`images/`, `labels/` and `list/{train,val}.txt`: six pictures; colours tell the 11 classes."""
     root = tmp_path / "miniature"
     for folder in ("images", "labels", "list"):
         (root / folder).mkdir(parents=True)
