@@ -37,7 +37,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """The published augmentations (paper 4.1): scale and mirror for all, rotation and blur for ADE20K and VOC.
+    """The published augmentations (paper 4.1): scale, mirror; rotation and blur for ADE20K and VOC.
 
     rotate_degrees: half of images are turned by up to this to either side. blur: half are blurred.
     """
@@ -148,7 +148,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """A dataclass from plain values, nested ones by their annotation; ConfigError for unknown or missing keys."""
+    """A dataclass from plain values, nested ones too; ConfigError for unknown or missing keys."""
     _require(isinstance(values, Mapping), f"{prefix.rstrip('.')} must hold keys and values, not {values!r}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))

@@ -74,7 +74,7 @@ def _decode(encoded: np.ndarray) -> np.ndarray:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, 3, H, W) float, same size out: a crop of 25 to 100% of the area, of aspect 3/4 to 4/3, and a mirror."""
+    """(N, 3, H, W) to the same size: a crop of 25 to 100% of the area, of aspect 3/4 to 4/3; a mirror."""
     n = images.shape[0]
 
     def uniform(low: float, high: float) -> Tensor:

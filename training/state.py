@@ -71,7 +71,7 @@ def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """`torch.save` to `path`, whose folder is made: a reader sees the old file or the new one, never a part."""
+    """`torch.save` to `path`, whose folder is made: readers see the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,8 +1,8 @@
 """Trains one network as published, on one device; reads top to bottom.
 
-Not here: the network (`models/`), augmentation (`transforms.py`), evaluation at several scales (`evaluate.py`).
+Not here: the network (`models/`), augmentation (`transforms.py`), evaluation (`evaluate.py`).
 
-    python -m training.train --config training/configs/camvid_psanet18.yaml data.root=data/camvid out=runs/camvid
+    python -m training.train --config training/configs/camvid_psanet18.yaml data.root=data/camvid
 
 Starting again with the same `out` goes on from its last checkpoint. Prints one JSON line last:
 {"mIoU": …, "checkpoint": …, …}.
@@ -37,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: TrainingConfig) -> dict[str, Any]:
-    """Trains to the end, evaluates on the validation list at one scale with flip, and returns the JSON line's content.
+    """Trains to the end, evaluates on the validation list (scale 1, flip); returns the JSON line's content.
 
-    Raises ConfigError, DatasetError, CheckpointError for what the user can mend, FloatingPointError when the loss is
-    not finite (the step is not taken, the last checkpoint stands).
+    Raises ConfigError, DatasetError, CheckpointError for what the user can mend, FloatingPointError when the
+    loss is not finite (the step is not taken, the last checkpoint stands).
     """
     started = time.monotonic()
     device = torch.device(
@@ -48,18 +48,17 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     )
     root = Path(config.data.root)
     pairs = read_list(root, root / config.data.train_list)
-    read_list(
-        root, root / config.data.val_list
-    )  # a missing image is better known now than after the training
+    # A missing image is better known now than after the training.
+    read_list(root, root / config.data.val_list)
     total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
 
     torch.manual_seed(config.seed)
     network = build_network(config.model)
     if config.init:
         load_backbone(network.backbone, Path(config.init))
-    network = (
-        network.to(device, memory_format=torch.channels_last) if config.channels_last else network.to(device)
-    )
+    network = network.to(device)
+    if config.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, config)
     state_path = Path(config.out) / "checkpoint.pth"
     state = TrainingState(network, optimizer, iteration=0)
@@ -113,7 +112,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
 def segmentation_loss(logits: TrainingLogits, labels: Tensor, aux_weight: float) -> Tensor:
     """Cross entropy of the main logits plus `aux_weight` times the auxiliary one's (paper 3.5).
 
-    logits: (N, C, H, W) each; labels: (N, H, W) int64 class ids; IGNORE counts in neither. Computed in float32.
+    logits: (N, C, H, W) each; labels: (N, H, W) int64 class ids; IGNORE counts in neither. In float32.
     """
     loss = F.cross_entropy(logits.main.float(), labels, ignore_index=IGNORE)
     if logits.aux is not None:
@@ -122,7 +121,7 @@ def segmentation_loss(logits: TrainingLogits, labels: Tensor, aux_weight: float)
 
 
 def build_optimizer(network: SceneParser, config: TrainingConfig) -> torch.optim.SGD:
-    """SGD with momentum; weight decay on everything, batch norm and biases too; the head learns faster (as published)."""
+    """SGD with momentum, as published: weight decay on batch norm and biases too, a faster head."""
     backbone = list(network.backbone.parameters())
     head = [parameter for name, parameter in network.named_parameters() if not name.startswith("backbone.")]
     groups = [

@@ -1,9 +1,10 @@
 """The published augmentations of one image and its label map (paper 4.1), in the published order.
 
-Images are (H, W, 3) float32 RGB in [0, 255], labels (H, W) uint8 class ids. The network normalises, so what is
-padded takes the mean colour; padded labels are IGNORE.
+Images are (H, W, 3) float32 RGB in [0, 255], labels (H, W) uint8 class ids. The network normalises, so what
+is padded takes the mean colour; padded labels are IGNORE.
 
-    transform = TrainingTransform(AugmentConfig(), crop_hw=(465, 465)); image, label = transform(image, label, rng)
+    transform = TrainingTransform(AugmentConfig(), crop_hw=(465, 465))
+    image, label = transform(image, label, np.random.default_rng(0))
 """
 
 import cv2
