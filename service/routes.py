@@ -86,13 +86,15 @@ async def models(request: Request) -> list[ModelDocument]:
     return [_describe(predictor, index == 0) for index, predictor in enumerate(_service(request).models)]
 
 
-@router.api_route("/healthz", methods=["GET", "HEAD"])
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz")
 async def healthz() -> StatusDocument:
     """Whether the process lives. It does, also while it loads models or drains."""
     return StatusDocument(status="alive")
 
 
-@router.api_route("/readyz", methods=["GET", "HEAD"], responses=openapi.NOT_READY)
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", responses=openapi.NOT_READY)
 async def readyz(request: Request) -> StatusDocument:
     """Whether requests for work are taken: 503 while models are loaded and once the service shuts down."""
     _service(request).refuse_unless_open()

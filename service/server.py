@@ -5,6 +5,8 @@ for a client that sends half a request or does not read its answer.
 """
 
 import logging
+import socket
+import struct
 import time
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
@@ -65,9 +67,15 @@ class GuardedProtocol(H11Protocol):
         self._unsent = unsent
         if now - self._still_since >= self.timeout_s:
             logger.info("closing a connection that stood still for %g s", self.timeout_s)
-            self.transport.abort()
+            self._reset()
             return
         self._timer = self.loop.call_later(self.timeout_s / _CHECKS, self._look)
+
+    def _reset(self) -> None:
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None:  # without this the kernel keeps what was written, for minutes
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in the one shape of errors; what was answered already is only closed."""

@@ -163,9 +163,7 @@ def describe_settings() -> str:
         elif isinstance(default, tuple):
             text = ",".join(default)
         else:
-            text = (
-                "not set" if default is None else str(default)
-            )
+            text = "not set" if default is None else str(default)
         choices = (
             get_args(field.annotation) if getattr(field.annotation, "__origin__", None) is Literal else ()
         )

@@ -72,7 +72,9 @@ def test_limits_that_contradict_one_another_are_refused(monkeypatch: pytest.Monk
 
 
 def test_a_misspelt_variable_is_refused_with_the_right_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"PSANET_MAX_BYTE: no such setting; did you mean PSANET_MAX_BYTES\?"):
+    with pytest.raises(
+        SettingsError, match=r"PSANET_MAX_BYTE: no such setting; did you mean PSANET_MAX_BYTES\?"
+    ):
         load(monkeypatch, PSANET_MAX_BYTE="1000")
 
 

@@ -1,0 +1,284 @@
+"""The app around /segment: health, models, metrics, documentation, headers, problems for everything else."""
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from inference.errors import EngineError, MemoryBudgetError, ParameterError, UndecodableImageError
+from service.app import create_app
+from service.errors import problem_of
+from service.settings import Settings
+from tests.service.fakes import PALETTE, FakeEngine, encoded, three_colors, tiny_app
+
+FILE = encoded(three_colors())
+RAW = {"content-type": "application/octet-stream"}
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return tiny_app()
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    return TestClient(app)
+
+
+def value(client: TestClient, name: str, **labels: str) -> float:
+    """One number of /metrics; 0 for a label that was never counted."""
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and all(sample.labels.get(key) == text for key, text in labels.items()):
+                return sample.value
+    return 0.0
+
+
+def test_models_are_described(client: TestClient) -> None:
+    (model,) = client.get("/models").json()
+    assert model["name"] == "tiny"
+    assert model["dataset"] == "made"
+    assert model["classes"][1] == {"id": 1, "name": "red thing", "color": list(PALETTE[1])}
+    assert (model["crop"], model["precision"], model["engine"]) == ([65, 65], "fp32", "fake")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/"])
+def test_a_ready_service_is_healthy(client: TestClient, method: str, path: str) -> None:
+    assert client.request(method, path).status_code == 200
+
+
+def test_a_draining_service_is_alive_but_takes_no_work(app: FastAPI, client: TestClient) -> None:
+    app.state.service.begin_drain()
+    assert client.get("/healthz").status_code == 200
+    for response in (client.get("/readyz"), client.post("/segment", content=FILE, headers=RAW)):
+        assert (response.status_code, response.json()["code"]) == (503, "draining")
+        assert int(response.headers["retry-after"]) >= 1
+    assert value(client, "psanet_ready") == 0
+
+
+def test_a_service_without_its_models_is_alive_but_not_ready() -> None:
+    client = TestClient(create_app(Settings()))  # not entered, so that nothing is loaded
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/models").json() == []
+    for response in (client.get("/readyz"), client.post("/segment", content=FILE, headers=RAW)):
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+
+
+def test_a_model_that_cannot_be_opened_is_kept_as_the_reason_to_end() -> None:
+    app = create_app(Settings(models=("no_such_model",)))
+    with TestClient(app) as client:
+        while app.state.service.failure is None:
+            assert client.get("/readyz").status_code == 503
+    assert "no_such_model" in app.state.service.failure
+
+
+def test_engines_are_closed_with_the_app() -> None:
+    engine = FakeEngine()
+    with TestClient(tiny_app(engine)):
+        assert not engine.closed
+    assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/segment/", 404, "not_found"),
+        ("GET", "/page/nothing.js", 404, "not_found"),
+        ("GET", "/page/../settings.py", 404, "not_found"),
+        ("GET", "/page/%2e%2e/settings.py", 404, "not_found"),
+        ("GET", "/segment", 405, "method_not_allowed"),
+        ("POST", "/models", 405, "method_not_allowed"),
+        ("DELETE", "/", 405, "method_not_allowed"),
+    ],
+)
+def test_every_wrong_address_is_a_problem(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    response = client.request(method, path)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    if status == 405:
+        assert response.headers["allow"]
+
+
+def test_a_fault_of_ours_is_a_500_that_tells_nothing_and_is_logged_under_its_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = FakeEngine()
+    engine.error = EngineError("secret: /srv/models/key")
+    client = TestClient(tiny_app(engine))
+    with caplog.at_level(logging.ERROR):
+        response = client.post("/segment", content=FILE, headers=RAW | {"X-Request-ID": "abc-1"})
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.json()["request_id"] == "abc-1"
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+    engine.error = None
+    assert client.post("/segment", content=FILE, headers=RAW).status_code == 200
+    assert value(client, "psanet_problems_total", code="internal_error") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (UndecodableImageError("the file ends early"), 422, "undecodable_image"),
+        (ParameterError("no"), 422, "bad_parameter"),
+        (MemoryBudgetError("too much"), 422, "over_memory_budget"),
+        (MemoryError(), 503, "out_of_memory"),
+        (EngineError("broken"), 500, "internal_error"),
+        (RuntimeError("broken"), 500, "internal_error"),
+    ],
+)
+def test_exceptions_are_mapped_in_one_place(error: Exception, status: int, code: str) -> None:
+    problem = problem_of(error)
+    assert (problem.status, problem.code) == (status, code)
+
+
+def test_memory_that_runs_out_is_503_and_the_service_goes_on() -> None:
+    engine = FakeEngine()
+    engine.error = MemoryError()
+    client = TestClient(tiny_app(engine))
+    response = client.post("/segment", content=FILE, headers=RAW)
+    assert (response.status_code, response.json()["code"]) == (503, "out_of_memory")
+    assert response.headers["retry-after"]
+    engine.error = None
+    assert client.post("/segment", content=FILE, headers=RAW).status_code == 200
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced(client: TestClient) -> None:
+    assert (
+        client.get("/models", headers={"X-Request-ID": "run-7:a.b_c"}).headers["x-request-id"]
+        == "run-7:a.b_c"
+    )
+    for odd in ("", "a b", "x" * 65, 'a"b', "<script>", "ü".encode()):
+        made = client.get("/models", headers={"X-Request-ID": odd}).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{32}", made)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/models", "/nowhere", "/segment", "/page/app.js", "/metrics"]
+)
+def test_security_headers_are_on_everything(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src" not in policy or "script-src 'self';" in policy
+    assert "access-control-allow-origin" not in headers
+
+
+def test_other_sites_get_no_permission(client: TestClient) -> None:
+    headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    response = client.options("/segment", headers=headers)
+    assert response.status_code == 405
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere_and_have_no_script_of_their_own(
+    client: TestClient, path: str
+) -> None:
+    page = client.get(path).text
+    links = re.findall(r'(?:src|href)="([^"#]+)"', page)
+    assert links
+    for link in links:
+        assert link.startswith("/")
+        if not link.endswith("/docs"):
+            assert client.get(link).status_code == 200, link
+    assert not re.search(r"<script(?![^>]*\bsrc=)", page)
+    assert not re.search(r"\son\w+=|\sstyle=", page)
+
+
+def test_the_openapi_document_describes_segment_and_its_problems(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/segment"]["post"]
+    assert {item["name"] for item in operation["parameters"]} == {
+        *("model", "output", "scales", "flip", "alpha", "format", "classes", "polygons")
+    }
+    assert set(operation["requestBody"]["content"]) == {
+        *("multipart/form-data", "application/octet-stream", "image/*")
+    }
+    problems = {status for status, answer in operation["responses"].items() if status != "200"}
+    assert problems == {"400", "404", "408", "413", "415", "422", "500", "503", "504"}
+    for status in problems:
+        assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+    assert {"/segment", "/models", "/healthz", "/readyz", "/metrics"} == set(document["paths"])
+
+
+def test_metrics_count_requests_by_route_and_code(client: TestClient) -> None:
+    client.post("/segment", content=FILE, headers=RAW)
+    client.post("/segment", content=b"text", headers=RAW)
+    for number in range(5):
+        client.get(f"/nowhere/{number}")
+    assert value(client, "psanet_requests_total", route="/segment", code="200") == 1
+    assert value(client, "psanet_requests_total", route="/segment", code="415") == 1
+    assert value(client, "psanet_requests_total", route="unmatched", code="404") == 5
+    assert value(client, "psanet_problems_total", code="unsupported_image") == 1
+    for stage in ("decode", "queue", "infer", "encode"):
+        assert value(client, "psanet_stage_seconds_count", stage=stage) == 1
+    assert value(client, "psanet_windows_total", model="tiny") > 0
+    assert value(client, "psanet_model_info", model="tiny", engine="fake") == 1
+    for gauge in (
+        "psanet_requests_in_progress",
+        "psanet_queue_depth",
+        "psanet_workers_busy",
+        "psanet_buffered_bytes",
+    ):
+        assert value(client, gauge) == 0
+
+
+def test_labels_of_metrics_stay_few_whatever_is_asked_for(client: TestClient) -> None:
+    for number in range(30):
+        client.get(f"/page/{number}")
+        client.post(f"/segment?model=m{number}", content=FILE, headers=RAW)
+        client.request(f"VERB{number}", f"/{number}")
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    routes = {
+        sample.labels["route"] for family in families for sample in family.samples if "route" in sample.labels
+    }
+    assert routes <= {"/segment", "/metrics", "unmatched", "/page"}
+
+
+def test_health_checks_are_not_logged_and_requests_are(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="service.access"):
+        for path in ("/healthz", "/readyz", "/metrics"):
+            client.get(path)
+        assert not caplog.records
+        client.get("/models")
+    (record,) = caplog.records
+    assert (record.__dict__["route"], record.__dict__["status"]) == ("/models", 200)
+
+
+def test_two_apps_keep_their_numbers_apart() -> None:
+    first, second = TestClient(tiny_app()), TestClient(tiny_app())
+    first.get("/models")
+    assert value(first, "psanet_requests_total", route="/models") == 1
+    assert value(second, "psanet_requests_total", route="/models") == 0
+
+
+def test_log_lines_are_json_with_the_id_of_the_request(client: TestClient) -> None:
+    from service.logs import JsonFormatter, TextFormatter, request_id
+
+    record: Any = logging.LogRecord("a.b", logging.INFO, "", 0, "line\n%d", (2,), None)
+    record.status = 200
+    token = request_id.set("id-1")
+    try:
+        document = json.loads(JsonFormatter().format(record))
+        text = TextFormatter().format(record)
+    finally:
+        request_id.reset(token)
+    assert document["message"] == "line\n2"
+    assert (document["level"], document["request_id"], document["status"]) == ("info", "id-1", 200)
+    assert text.endswith("[id-1]")
