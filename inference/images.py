@@ -70,8 +70,8 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
     YCbCr become RGB, alpha is dropped. `max_pixels` is held against the header before anything is decoded.
 
     Raises UnsupportedImageError (not a supported type; 32-bit and float samples, which have no fixed range),
-    UndecodableImageError (truncated, corrupt, empty), ImageTooLargeError (more than `max_pixels`; TIFF and WebP
-    also above Pillow's own 179 megapixels, whatever `max_pixels`).
+    UndecodableImageError (truncated, corrupt, empty), ImageTooLargeError (more than `max_pixels`; TIFF and
+    WebP also above Pillow's own 179 megapixels, whatever `max_pixels`).
     """
     container = read_container(data)
     header = container.header

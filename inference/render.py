@@ -38,7 +38,7 @@ def label_png(labels: Labels, palette: Palette) -> bytes:
     picture = Image.fromarray(labels)
     if labels.dtype == np.uint8:
         # All 256 entries, so that every pixel value has a colour (black where it is no class).
-        picture.putpalette(_color_table(palette).tobytes())
+        picture.putpalette(_color_table(palette)[:256].tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -49,7 +49,7 @@ def colorize(labels: Labels, palette: Palette) -> Pixels:
     table = _color_table(palette)
     if labels.dtype == np.uint8:
         # The table is RGB and stays so: OpenCV copies its rows, whatever they mean.
-        return np.asarray(cv2.applyColorMap(labels, table[:, None, :]), np.uint8)
+        return np.asarray(cv2.applyColorMap(labels, table[:256, None]), np.uint8)
     return table[np.minimum(labels, len(table) - 1)]
 
 
