@@ -37,7 +37,7 @@ DEFAULT_MODEL = "psanet18_camvid"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # images may stand on either side of options
     try:
         with _terminate_as_interrupt():
             options = _options(args)
