@@ -117,7 +117,7 @@ def test_a_folder_becomes_label_images(
     for index in range(5):
         picture = Image.open(tmp_path / f"out/labels/{index}.png")
         assert picture.mode == "P"
-        assert picture.size == ((40, 60) if index == 4 else (60, 45))
+        assert picture.size == ((45, 60) if index == 4 else (60, 45))
         assert (np.asarray(picture) == 2 * index).all()
     assert engine.closed
 
