@@ -1,0 +1,153 @@
+"""The contract of engines, and which one to open. Each engine's library is imported only when it is opened.
+
+from inference.engines import open_model
+info, engine = open_model("psanet18_camvid", engine="auto", device="cpu")
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle, ModelInfo, resolve_model
+from inference.errors import EngineError, ParameterError
+from models.labels import LABEL_SETS
+from models.options import ArchitectureOptions
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
+
+
+class Engine(Protocol):
+    """A model that is ready to run. Keeps no state between calls; any thread may call `infer`.
+
+    name: "onnxruntime", "torch" …; device: "cpu", "cuda" or "cuda:N"; crop_hw: size of the images that it
+    takes, None for any; coarse_hw: size of its logits for images of `crop_hw`; preferred_batch: images in a
+    call that make it fast; max_batch: images in a call that it can take, None for any number.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def crop_hw(self) -> tuple[int, int] | None: ...
+    @property
+    def coarse_hw(self) -> tuple[int, int]: ...
+    @property
+    def preferred_batch(self) -> int: ...
+    @property
+    def max_batch(self) -> int | None: ...
+
+    def to_device(self, array: NDArray[Any]) -> Array:
+        """The array where `infer` wants it: itself for an engine on the CPU, else a copy on the device."""
+
+    def infer(self, images: Array) -> Array:
+        """(N, 3, h, w) float32 RGB in [0, 255] to coarse logits (N, C, h', w') float32; numpy to numpy,
+        torch to torch. The arrays given may be written to again once it returns. Raises EngineError."""
+
+    def close(self) -> None:
+        """Lets go of the model; no call may be running, none may follow."""
+
+
+def open_model(
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    dataset: str | None = None,
+    options: ArchitectureOptions | None = None,
+) -> tuple[ModelInfo, Engine]:
+    """Opens a bundle folder, a bundled model by its name, or a checkpoint file.
+
+    engine: "auto" is ONNX Runtime for bundles and PyTorch for checkpoints. device: "cpu", "cuda", "cuda:N".
+    threads: of one call on the CPU, None for the library's choice. dataset, options: what a checkpoint cannot
+    tell of itself; a bundle knows. Raises ModelNotFoundError, BundleError, EngineError (what to install, or why
+    it cannot run here), ParameterError, and CheckpointError of `models`.
+    """
+    if engine not in ENGINES:
+        raise ParameterError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ParameterError(f"unknown device {device!r}: choose cpu, cuda, or cuda:N for the GPU number N")
+    if threads is not None and threads < 1:
+        raise ParameterError(f"threads must be 1 or more, not {threads}")
+    found = resolve_model(model)
+    if engine == "tensorrt":
+        raise EngineError("this version has no TensorRT engine: choose --engine onnxruntime or torch")
+    if not isinstance(found, Bundle):
+        if engine == "onnxruntime":
+            raise EngineError(
+                f"{found} is a checkpoint, which ONNX Runtime cannot run: choose --engine torch, "
+                f"or export it first with python -m export.onnx --ckpt {found}"
+            )
+        return _pytorch().open_checkpoint(
+            found, dataset=dataset, options=options or ArchitectureOptions(), device=device, threads=threads
+        )
+    if dataset is not None or options not in (None, ArchitectureOptions()):
+        raise ParameterError(
+            f"{found.folder} is a bundle, which says by itself what its network is: "
+            "leave out the data set and the architecture options, they are for checkpoints"
+        )
+    if engine == "torch":
+        return _open_source(found, device, threads)
+    try:
+        from inference.engines.onnxruntime import OnnxRuntimeEngine
+    except ModuleNotFoundError as error:
+        raise _missing(error, "onnxruntime", "ONNX Runtime", "cpu") from error
+    return found.info, OnnxRuntimeEngine(found, device=device, threads=threads)
+
+
+def _open_source(bundle: Bundle, device: str, threads: int | None) -> tuple[ModelInfo, Engine]:
+    """The checkpoint that a bundle was made from, on PyTorch; EngineError where it lies no more."""
+    info, folder, architecture = bundle.info, bundle.folder, bundle.info.architecture
+    candidates = [folder / f"{info.name}.safetensors"]
+    if info.source_file is not None:
+        candidates += [Path(info.source_file), folder / info.source_file]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise EngineError(
+            f"{folder} holds no PyTorch weights, and the checkpoint that it was made from is none of "
+            f"{', '.join(map(str, candidates))}: choose --engine onnxruntime, or give the checkpoint as the model"
+        )
+    options = ArchitectureOptions(
+        psa_type=architecture.psa_type,
+        compact=architecture.compact,
+        mask_hw=architecture.mask_hw,
+        crop_hw=info.crop_hw,
+        shrink_factor=architecture.shrink_factor,
+        normalization_factor=architecture.normalization_factor,
+        align_corners=info.align_corners,
+    )
+    dataset = info.dataset if info.dataset in LABEL_SETS else None
+    library = _pytorch()
+    found, engine = library.open_checkpoint(
+        path, dataset=dataset, options=options, device=device, threads=threads
+    )
+    if info.source_sha256 not in (None, found.source_sha256):
+        engine.close()
+        raise EngineError(
+            f"{path} is not the file that the bundle {info.name} was made from (its sha256 differs): choose "
+            "--engine onnxruntime, export the bundle anew, or give the checkpoint itself as the model"
+        )
+    return info, engine
+
+
+def _pytorch() -> Any:
+    try:
+        import inference.engines.pytorch
+    except ModuleNotFoundError as error:
+        raise _missing(error, "torch", "PyTorch", "train") from error
+    return inference.engines.pytorch
+
+
+def _missing(error: ModuleNotFoundError, module: str, title: str, extra: str) -> Exception:
+    """What to say of a library that is not installed; `error` itself where something else is missing."""
+    if (error.name or "").partition(".")[0] != module:
+        return error
+    return EngineError(
+        f"{title} is not installed: run make setup, or pip install '.[{extra}]' (for a GPU '.[gpu]')"
+    )

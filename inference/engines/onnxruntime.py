@@ -1,0 +1,139 @@
+"""ONNX Runtime, on the CPU or a CUDA GPU. The only importer of onnxruntime in `inference`.
+
+python -m inference photo.jpg --model psanet18_camvid --engine onnxruntime --out out
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle
+from inference.errors import BundleError, EngineError
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """A bundle's `model.onnx` in one session, which any number of threads may run at once.
+
+    threads: of one call, None for all cores. Raises BundleError for a file that cannot be read or is not
+    what `model.json` says, EngineError where CUDA is asked for and cannot be had (never the CPU in its
+    place).
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
+        self.device = device
+        self.crop_hw = bundle.info.crop_hw
+        self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
+        _check(bundle, self._session)
+        self.preferred_batch = 1 if device == "cpu" else 8
+        self.max_batch: int | None = _fixed(self._session.get_inputs()[0].shape[0])
+        self.coarse_hw = self._coarse_hw(self._session)
+
+    def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself: ONNX Runtime copies to the GPU by itself."""
+        return array
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Engine.infer`."""
+        if self._session is None:
+            raise EngineError("this engine was closed: open the model again")
+        try:
+            (logits,) = self._session.run(["logits"], {"image": images})
+        except Exception as error:  # its exceptions share no base but Exception
+            raise EngineError(f"ONNX Runtime failed on {images.shape}: {_first_line(error)}") from error
+        result: NDArray[np.float32] = logits
+        return result
+
+    def close(self) -> None:
+        """Lets go of the session and its memory."""
+        self._session = None
+
+    def _coarse_hw(self, session: onnxruntime.InferenceSession) -> tuple[int, int]:
+        """As the file says; where it leaves that open, by a run, which also warms the session up."""
+        height, width = (_fixed(side) for side in _output(session, "logits").shape[2:])
+        if height is None or width is None:
+            height, width = self.infer(np.zeros((1, 3, *self.crop_hw), np.float32)).shape[2:]
+        return height, width
+
+
+def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    # Threads that spin after a call take the core from the stitching that follows it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = _providers(device)
+    path = str(bundle.onnx_path)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # its exceptions share no base but Exception
+        if device != "cpu":
+            raise EngineError(f"ONNX Runtime cannot run {path} on {device}: {_first_line(error)}") from error
+        raise BundleError(
+            f"{path} is no model that ONNX Runtime can run: export the checkpoint anew ({_first_line(error)})"
+        ) from error
+    if device != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
+        raise EngineError(
+            "ONNX Runtime could not start CUDA: check that there is a GPU, and that its driver and the CUDA "
+            "libraries fit this onnxruntime-gpu; or choose --device cpu"
+        )
+    return session
+
+
+def _providers(device: str) -> Sequence[str | tuple[str, dict[str, int]]]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise EngineError(
+            "this ONNX Runtime has no CUDA: install onnxruntime-gpu in place of onnxruntime (pip install "
+            "'.[gpu]' in an environment of its own), or choose --device cpu"
+        )
+    return [
+        ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}),
+        "CPUExecutionProvider",
+    ]
+
+
+def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+    """Holds the file against model.json."""
+    info, path = bundle.info, bundle.onnx_path
+    inputs = {item.name: item for item in session.get_inputs()}
+    outputs = [item.name for item in session.get_outputs()]
+    if list(inputs) != ["image"] or "logits" not in outputs:
+        raise BundleError(
+            f"{path} has inputs {list(inputs)} and outputs {outputs} in place of image and logits: "
+            "export the checkpoint anew"
+        )
+    image, logits = inputs["image"], _output(session, "logits")
+    if image.type != "tensor(float)" or len(image.shape) != 4 or len(logits.shape) != 4:
+        raise BundleError(f"{path} takes {image.type} {image.shape}, not float (N, 3, h, w): export it anew")
+    for what, found, said in (
+        ("channels", image.shape[1], 3),
+        ("crop height", image.shape[2], info.crop_hw[0]),
+        ("crop width", image.shape[3], info.crop_hw[1]),
+        ("classes", logits.shape[1], info.classes),
+    ):
+        if _fixed(found) not in (None, said):
+            raise BundleError(
+                f"{path} has {what} {found} and its model.json says {said}: they belong to different models; "
+                "export the checkpoint anew"
+            )
+
+
+def _output(session: onnxruntime.InferenceSession, name: str) -> Any:
+    return next(item for item in session.get_outputs() if item.name == name)
+
+
+def _fixed(side: int | str | None) -> int | None:
+    """A dimension where the file fixes it, None where it leaves it open."""
+    return side if isinstance(side, int) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,220 @@
+"""How one prediction fits its memory: blocks of image pixels, bands of rows, batches of windows. Pure
+arithmetic.
+
+Not here: where windows lie (`windows.py`) and what is done in a block (`stitch.py`).
+
+The image is finished band by band, from the top. A band needs the coarse logits of the windows that its
+rows are made from; they are kept only while some band needs them. An ordinary image is one band; a large
+one has as many as its budget wants. Whatever the bands, the result is the same.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from inference.errors import MemoryBudgetError
+from inference.windows import Interval, ScaleLayout
+
+BLOCK_HW = (64, 256)
+"""Largest block of image pixels."""
+SMALLEST_BLOCK_HW = (8, 64)
+"""Smaller ones only where the block's part of a scaled picture is far larger than the block."""
+MEBIBYTE = 1 << 20
+
+View = tuple[int, int, int, bool]
+"""One image for the network: index of the scale, of the window's row, of its column; whether it is
+mirrored."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows of the image that are finished together; `needed`, `new`: by scale, the rows of windows that
+    must be there, and those of them that no band before has run."""
+
+    rows: Interval
+    needed: tuple[Interval, ...]
+    new: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be planned for: sizes (height, width), classes, and which outputs are wanted.
+
+    mirrored: every window also runs as its mirror image; block_values: float32 values in a block's arrays
+    at most (what a cache or a device likes); batch: images in one engine call at most.
+    """
+
+    image_hw: tuple[int, int]
+    layouts: tuple[ScaleLayout, ...]
+    crop_hw: tuple[int, int]
+    coarse_hw: tuple[int, int]
+    classes: int
+    mirrored: bool
+    confidence: bool
+    probabilities: bool
+    batch: int
+    block_values: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with the decisions that make it fit.
+
+    block_hw: image pixels computed at once; batch: images in one engine call; slots: coarse logits of
+    windows kept at once; memory: bytes by what they are for, beside the engine's own and the image's.
+    """
+
+    request: Request
+    block_hw: tuple[int, int]
+    batch: int
+    bands: tuple[Band, ...]
+    slots: int
+    memory: Mapping[str, int]
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the prediction holds at most."""
+        return sum(self.memory.values())
+
+    def views(self, band: Band) -> Iterator[View]:
+        """What the network must see for `band` and has not, row by row of windows."""
+        for scale, (layout, rows) in enumerate(zip(self.request.layouts, band.new, strict=True)):
+            for row in range(*rows):
+                for column in range(len(layout.columns.starts)):
+                    yield scale, row, column, False
+                    if self.request.mirrored:
+                        yield scale, row, column, True
+
+
+def make_plan(request: Request, budget_bytes: int) -> Plan:
+    """The plan with the fewest bands that fits the budget; smaller batches only where no bands help.
+
+    Raises MemoryBudgetError, which names the budget, the least that would do and what to change.
+    """
+    block_hw = _block_hw(request)
+    height = request.image_hw[0]
+    steps = math.ceil(height / block_hw[0])
+    batch = max(request.batch, 1)
+    while True:
+        count = 1
+        while True:
+            bands = _bands(request, math.ceil(steps / count) * block_hw[0])
+            slots = _slots(request, bands)
+            memory = _memory(request, block_hw, batch, slots)
+            plan = Plan(request, block_hw, batch, bands, slots, memory)
+            if plan.peak_bytes <= budget_bytes:
+                return plan
+            if count == steps:
+                break
+            count = min(math.ceil(count * 1.25), steps)
+        if batch == 1:
+            break
+        batch //= 2
+    raise MemoryBudgetError(_over_budget(plan, budget_bytes))
+
+
+def intervals(start: int, stop: int, step: int) -> Iterator[Interval]:
+    """[start, stop) in pieces of `step`; the last may be shorter."""
+    for at in range(start, stop, step):
+        yield at, min(at + step, stop)
+
+
+def _block_hw(request: Request) -> tuple[int, int]:
+    """The largest block whose arrays hold at most `block_values`."""
+    image_h, image_w = request.image_hw
+    rows, columns = min(BLOCK_HW[0], image_h), min(BLOCK_HW[1], image_w)
+    while (rows, columns) != (1, 1):
+        supports = [_support_hw(layout, (rows, columns)) for layout in request.layouts]
+        largest = max(rows * columns, *(support_h * support_w for support_h, support_w in supports))
+        if request.classes * largest <= request.block_values:
+            break
+        if rows > SMALLEST_BLOCK_HW[0] or (columns <= SMALLEST_BLOCK_HW[1] and rows > 1):
+            rows = (rows + 1) // 2
+        else:
+            columns = (columns + 1) // 2
+    return rows, columns
+
+
+def _support_hw(layout: ScaleLayout, block_hw: tuple[int, int]) -> tuple[int, int]:
+    return layout.rows.widest_support(block_hw[0]), layout.columns.widest_support(block_hw[1])
+
+
+def _bands(request: Request, band_height: int) -> tuple[Band, ...]:
+    result: list[Band] = []
+    done = [0] * len(request.layouts)
+    for rows in intervals(0, request.image_hw[0], band_height):
+        axes = [layout.rows for layout in request.layouts]
+        needed = tuple(axis.touched(*axis.support(*rows)) for axis in axes)
+        new = tuple((max(first, seen), last) for (first, last), seen in zip(needed, done, strict=True))
+        done = [last for _, last in needed]
+        result.append(Band(rows, needed, new))
+    return tuple(result)
+
+
+def _slots(request: Request, bands: tuple[Band, ...]) -> int:
+    columns = [len(layout.columns.starts) for layout in request.layouts]
+    return (1 + request.mirrored) * max(
+        sum((last - first) * width for (first, last), width in zip(band.needed, columns, strict=True))
+        for band in bands
+    )
+
+
+def _memory(request: Request, block_hw: tuple[int, int], batch: int, slots: int) -> dict[str, int]:
+    pixels, classes = math.prod(request.image_hw), request.classes
+    coarse = classes * math.prod(request.coarse_hw)
+    scaled = [layout for layout in request.layouts if not layout.same]
+    strip = max((min(request.crop_hw[0], layout.hw[0]) * layout.hw[1] * 3 for layout in scaled), default=0)
+    return {
+        "labels": pixels * (1 if classes <= 256 else 2),
+        "confidence": 4 * pixels * request.confidence,
+        "probabilities": 4 * classes * pixels * request.probabilities,
+        "window logits": 4 * coarse * slots,
+        "engine batch": 4 * batch * (3 * math.prod(request.crop_hw) + 2 * coarse),
+        "scaled rows": 4 * strip + (STRIP_SCRATCH if scaled else 0),
+        "block": _block_bytes(request, block_hw),
+        "matrices": _matrix_bytes(request),
+    }
+
+
+STRIP_SCRATCH = 8 * MEBIBYTE
+"""What scaling some rows of the image may hold beside the rows that it makes."""
+
+
+def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
+    """Of the arrays named in `Stitcher`: across, up, total, gathered, block, and two bytes for the
+    arg-max."""
+    classes, (rows, columns) = request.classes, block_hw
+    supports = [_support_hw(layout, block_hw) for layout in request.layouts]
+    support = max(support_h * support_w for support_h, support_w in supports)
+    coarse_rows = request.coarse_hw[0] / request.crop_hw[0]
+    across = max(
+        min(support_h * coarse_rows + 3, request.coarse_hw[0]) * support_w
+        for support_h, support_w in supports
+    )
+    gathered = sum(support_h for support_h, _ in supports) * columns
+    values = math.ceil(across) + 2 * support + gathered + rows * columns
+    return classes * (4 * values + 2 * rows * columns)
+
+
+def _matrix_bytes(request: Request) -> int:
+    """Of the matrices that are made once: upsampling of both axes, resampling of the columns."""
+    up = sum(crop * coarse for crop, coarse in zip(request.crop_hw, request.coarse_hw, strict=True))
+    width = request.image_hw[1]
+    tiles = sum(
+        width * layout.columns.widest_support(64) for layout in request.layouts if not layout.columns.same
+    )
+    return 4 * (len(request.layouts) * up + tiles) + MEBIBYTE
+
+
+def _over_budget(plan: Plan, budget_bytes: int) -> str:
+    request = plan.request
+    height, width = request.image_hw
+    largest = max(plan.memory, key=lambda key: plan.memory[key])
+    mends = "a smaller base_size, fewer scales, no flip, or a larger memory budget"
+    if request.probabilities or request.confidence:
+        mends = f"labels alone, without probabilities or confidence, {mends}"
+    return (
+        f"{width}x{height} pixels and {request.classes} classes need at least "
+        f"{plan.peak_bytes / MEBIBYTE:.1f} MiB (most of it {largest}), over the memory budget of "
+        f"{budget_bytes / MEBIBYTE:.1f} MiB: try {mends}"
+    )

@@ -1,0 +1,262 @@
+"""From the coarse logits of windows to probabilities of the image, block by block; on numpy and torch
+alike.
+
+Not here: which windows there are (`windows.py`), which blocks fit the memory (`plan.py`), running the
+network.
+
+Everything is linear but the softmax, and everything linear is a small matrix product. For a block of image
+pixels and each scale, the coarse logits of the windows there are upsampled to the scaled picture (columns,
+then rows), softmaxed and summed; the sums are resampled to the image's columns and at last, all scales in
+one product, to its rows. Counts of windows, mirror images and the weights of scales ride in those matrices.
+
+Blocks are small enough for a CPU's cache, and their buffers are used again. On numpy, products are small
+enough for BLAS to run them on the calling thread: its threads wait for one another, and wait long on a busy
+machine.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from inference.errors import EngineError
+from inference.plan import Band, Plan, View, intervals
+from inference.resample import AxisResampler, Span
+from inference.windows import Interval
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+SAFE_SPAN = 60.0
+"""Where a window's logits lie closer together than this, `exp` needs no further care: less the greatest of
+their class at every coarse pixel they are at most 0 wherever they are upsampled to, and one is above -3/4
+of the span."""
+
+
+PRODUCT_LIMIT = 1 << 18
+"""Multiplications in one product up to which OpenBLAS stays on the calling thread."""
+TILE = 32
+"""Image columns that one product resamples on numpy: each needs few scaled columns, so work grows
+linearly."""
+TILE_ON_DEVICE = 256
+
+
+class Scratch:
+    """Buffers by name, kept for the next block: fresh pages cost more than what is computed in them."""
+
+    def __init__(self, xp: Any, device: Any) -> None:
+        self._xp, self._device = xp, device
+        self._buffers: dict[str, Array] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+        """An array of that shape with anything in it; the array of the same name before is gone."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape[0] < size:
+            self._buffers.pop(name, None)
+            buffer = self._xp.empty((size,), dtype=getattr(self._xp, dtype), device=self._device)
+            self._buffers[name] = buffer
+        return buffer[:size].reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a block at one scale; tiles: (interval of the block, of the support, matrix) each,
+    None where the scaled picture is as wide as the image."""
+
+    span: Span
+    up: tuple[Array, ...]
+    share: Array
+    tiles: tuple[tuple[Interval, Interval, Array], ...] | None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of blocks at all scales; down: (rows, sum of the supports), or None for one scale of equal
+    height."""
+
+    spans: tuple[Span, ...]
+    up: tuple[tuple[Array, ...], ...]
+    down: Array | None
+    factor: Array
+
+
+class Stitcher:
+    """Keeps coarse logits of windows while they are needed, and makes blocks of the image's probabilities
+    of them.
+
+    like: an array of the kind and on the device that the engine's logits are.
+    """
+
+    def __init__(self, plan: Plan, *, align_corners: bool, like: Array) -> None:
+        request = plan.request
+        self._plan = plan
+        self._xp, self._device = array_namespace(like), device(like)
+        self._on_numpy = is_numpy_array(like)
+        self._scratch = Scratch(self._xp, self._device)
+        coarse_h, coarse_w = request.coarse_hw
+        shape = (plan.slots, request.classes, coarse_h, coarse_w)
+        self._logits = self._xp.empty(shape, dtype=self._xp.float32, device=self._device)
+        self._free = list(range(plan.slots))
+        self._slots: dict[View, int] = {}
+        self._safe: dict[View, bool] = {}
+        self._row_axes, column_axes = (
+            [AxisResampler(axis, coarse, align_corners=align_corners) for axis in axes]
+            for coarse, axes in (
+                (coarse_h, [layout.rows for layout in request.layouts]),
+                (coarse_w, [layout.columns for layout in request.layouts]),
+            )
+        )
+        self._columns = [
+            (columns, [self._columns_of(axis.span(*columns)) for axis in column_axes])
+            for columns in intervals(0, request.image_hw[1], plan.block_hw[1])
+        ]
+
+    @property
+    def columns(self) -> Sequence[Interval]:
+        """The columns of every block in a row of blocks."""
+        return [columns for columns, _ in self._columns]
+
+    def keep(self, views: Sequence[View], logits: Array) -> None:
+        """Keeps the engine's logits of `views`, (N, C, h', w') float32, until `release`.
+
+        Raises EngineError for another shape and for values that are not finite.
+        """
+        request, xp = self._plan.request, self._xp
+        expected = (len(views), request.classes, *request.coarse_hw)
+        if tuple(logits.shape) != expected:
+            raise EngineError(
+                f"the engine gave logits of {tuple(logits.shape)} where its model has {expected}"
+            )
+        with np.errstate(invalid="ignore"):
+            logits = logits - xp.max(logits, axis=1, keepdims=True)
+        lowest = float(xp.min(logits))
+        if not math.isfinite(lowest):
+            raise EngineError("the engine gave logits that are not finite: try another precision, or fp32")
+        for view, values in zip(views, logits, strict=True):
+            slot = self._slots[view] = self._free.pop()
+            self._safe[view] = lowest > -SAFE_SPAN
+            self._logits[slot, ...] = xp.flip(values, axis=2) if view[3] else values
+
+    def release(self, band: Band) -> None:
+        """Forgets the windows that neither `band` nor any band after it needs."""
+        for view in [view for view in self._slots if view[1] < band.needed[view[0]][0]]:
+            self._free.append(self._slots.pop(view))
+            del self._safe[view]
+
+    def rows(self, rows: Interval) -> _Rows:
+        """What the blocks of the image's rows [start, stop) share."""
+        request = self._plan.request
+        spans = tuple(axis.span(*rows) for axis in self._row_axes)
+        weights = [layout.weight / (1 + request.mirrored) for layout in request.layouts]
+        one = len(spans) == 1 and spans[0].taps is None
+        down = None
+        if not one:
+            matrices = [span.matrix() * weight for span, weight in zip(spans, weights, strict=True)]
+            down = self._to_device(np.concatenate(matrices, axis=1, dtype=np.float32))
+        up = tuple(tuple(self._to_device(part.matrix) for part in span.parts) for span in spans)
+        return _Rows(spans, up, down, self._to_device(spans[0].share[:, None] * np.float32(weights[0])))
+
+    def block(self, rows: _Rows, index: int) -> Array:
+        """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`.
+
+        Averaged over windows, mirror images and scales. Valid until the next call.
+        """
+        classes, take = self._plan.request.classes, self._scratch.take
+        (left, right), by_scale = self._columns[index]
+        width, depth = right - left, sum(span.length for span in rows.spans)
+        gathered, at = take("gathered", (classes, depth, width)), 0
+        for scale, columns in enumerate(by_scale):
+            height = rows.spans[scale].length
+            part = gathered[:, at : at + height]
+            at += height
+            if columns.tiles is None:
+                self._sum(scale, rows, columns, part)
+                part *= columns.share
+                continue
+            total = take("total", (classes, height, columns.span.length))
+            self._sum(scale, rows, columns, total)
+            for outputs, inputs, matrix in columns.tiles:
+                self._product(total[:, :, slice(*inputs)], matrix, part[:, :, slice(*outputs)])
+        if rows.down is None:
+            gathered *= rows.factor
+            return gathered
+        result = take("block", (classes, rows.down.shape[0], width))
+        self._product(rows.down, gathered, result)
+        return result
+
+    def first_maximum(self, block: Array) -> tuple[Array, Array]:
+        """Class ids and values, (rows, columns) each, of the greatest class; the lowest id wins ties.
+
+        block: (C, rows, columns). Ids are uint8 up to 256 classes, int16 above.
+        """
+        xp, take = self._xp, self._scratch.take
+        classes = block.shape[0]
+        kind = "uint8" if classes <= 256 else "int16"
+        best = xp.max(block, axis=0)
+        equal = xp.equal(block, best, out=take("equal", tuple(block.shape), "bool"))
+        backwards = xp.arange(classes - 1, -1, -1, dtype=getattr(xp, kind), device=self._device)[
+            :, None, None
+        ]
+        ranks = xp.multiply(equal, backwards, out=take("ranks", tuple(block.shape), kind))
+        return classes - 1 - xp.max(ranks, axis=0), best
+
+    def _sum(self, scale: int, rows: _Rows, columns: _Columns, total: Array) -> None:
+        """Sums the softmax of all views of `scale` into `total`, (C, support rows, support columns)."""
+        mirrors = (False, True) if self._plan.request.mirrored else (False,)
+        row_span, row_up = rows.spans[scale], rows.up[scale]
+        alone = len(row_span.parts) == len(columns.span.parts) == len(mirrors) == 1
+        if not alone:
+            total[...] = 0
+        for row, down in zip(row_span.parts, row_up, strict=True):
+            for column, across in zip(columns.span.parts, columns.up, strict=True):
+                target = total[:, slice(*row.at), slice(*column.at)]
+                for mirrored in mirrors:
+                    view = (scale, row.window, column.window, mirrored)
+                    coarse = self._logits[self._slots[view], :, slice(*row.coarse), slice(*column.coarse)]
+                    values = self._upsample(coarse, down, across)
+                    scores, sums = self._exponentials(values, safe=self._safe[view])
+                    if alone:
+                        self._xp.multiply(scores, 1 / sums, out=target)
+                    else:
+                        scores *= 1 / sums
+                        target += scores
+
+    def _upsample(self, coarse: Array, down: Array, across: Array) -> Array:
+        """(C, h', w') to (C, rows, columns): few coarse rows are widened, then there are as many as
+        wanted."""
+        classes, coarse_h, _ = coarse.shape
+        width, take = across.shape[1], self._scratch.take
+        wide = self._product(coarse, across, take("across", (classes, coarse_h, width)))
+        return self._product(down, wide, take("up", (classes, down.shape[0], width)))
+
+    def _exponentials(self, values: Array, *, safe: bool) -> tuple[Array, Array]:
+        """`exp` in place, and its sums over classes, (1, rows, columns)."""
+        if not safe:
+            values -= self._xp.max(values, axis=0, keepdims=True)
+        self._xp.exp(values, out=values)
+        return values, self._xp.sum(values, axis=0, keepdims=True)
+
+    def _product(self, left: Array, right: Array, out: Array) -> Array:
+        """Matrix products, over classes if either side has them, in pieces that BLAS keeps on this
+        thread."""
+        rows, depth, columns = left.shape[-2], left.shape[-1], right.shape[-1]
+        if not self._on_numpy or rows * depth * columns <= PRODUCT_LIMIT:
+            return self._xp.matmul(left, right, out=out)
+        for start, stop in intervals(0, columns, max(PRODUCT_LIMIT // (rows * depth), 16)):
+            self._xp.matmul(left, right[..., start:stop], out=out[..., start:stop])
+        return out
+
+    def _columns_of(self, span: Span) -> _Columns:
+        tiles = None
+        if span.taps is not None:
+            tile = TILE if self._on_numpy else TILE_ON_DEVICE
+            tiles = tuple((o, i, self._to_device(matrix.T)) for o, i, matrix in span.tiles(tile))
+        up = tuple(self._to_device(part.matrix.T) for part in span.parts)
+        return _Columns(span, up, self._to_device(span.share), tiles)
+
+    def _to_device(self, values: Any) -> Array:
+        return self._xp.asarray(values, device=self._device)
