@@ -105,20 +105,27 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             return _framework_problem(error)
         case UnsupportedImageError():
-            return Problem(415, "unsupported_image", str(error), title="Not a supported type of image")
+            return Problem(415, "unsupported_image", _sentence(error), title="Not a supported type of image")
         case ImageTooLargeError():
-            return Problem(422, "too_many_pixels", str(error), title="Too many pixels")
+            return Problem(422, "too_many_pixels", _sentence(error), title="Too many pixels")
         case ImageError():
-            return Problem(422, "undecodable_image", str(error), title="The image cannot be decoded")
+            return Problem(422, "undecodable_image", _sentence(error), title="The image cannot be decoded")
         case ParameterError():
-            return Problem(422, "bad_parameter", str(error), title="Bad parameter")
+            return Problem(422, "bad_parameter", _sentence(error), title="Bad parameter")
         case MemoryBudgetError():
-            return Problem(422, "over_memory_budget", str(error), title="More memory than a request may take")
+            return Problem(
+                422, "over_memory_budget", _sentence(error), title="More memory than a request may take"
+            )
         case MemoryError():
             detail = "The machine is out of memory just now: try again later, or with a smaller image."
             return Problem(503, "out_of_memory", detail, retry_after_s=5)
     detail = "The fault is the service's, not the request's. Its log has more under the request's id."
     return Problem(500, "internal_error", detail)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _framework_problem(error: HTTPException) -> Problem:

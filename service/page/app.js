@@ -138,6 +138,7 @@ function render(timings, took) {
   state.urls = [photoUrl, labelsUrl];
   element("empty").hidden = true;
   element("view").hidden = false;
+  element("stage").classList.add("filled");
   element("result").hidden = false;
   element("take").hidden = false;
   element("frame").style.setProperty("--ratio", `${labels.width} / ${labels.height}`);

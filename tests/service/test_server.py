@@ -42,7 +42,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def gone(app: FastAPI) -> float:
-    return app.state.service.metrics.problems.labels("client_gone")._value.get()
+    return float(app.state.service.metrics.problems.labels("client_gone")._value.get())
 
 
 def test_an_image_is_segmented_over_a_real_connection() -> None:

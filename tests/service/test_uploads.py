@@ -51,7 +51,7 @@ def received(settings: Settings, content_type: str, chunks: list[bytes]) -> byte
 
     scope = {"type": "http", "headers": [(b"content-type", content_type.encode())]}
     with Buffers(settings.max_buffered_bytes).lease() as book:
-        return asyncio.run(receive_image(Request(scope, receive), settings, book))  # type: ignore[arg-type]
+        return asyncio.run(receive_image(Request(scope, receive), settings, book))
 
 
 def code(response: Any) -> tuple[int, str]:
@@ -108,7 +108,7 @@ def test_an_undeclared_body_is_cut_off_at_the_limit(kind: str) -> None:
     scope = {"type": "http", "headers": [(b"content-type", kind.encode())]}
     buffers = Buffers(10_000)
     with pytest.raises(Problem, match="1000 bytes") as problem, buffers.lease() as book:
-        asyncio.run(receive_image(Request(scope, receive), Settings(max_bytes=1000), book))  # type: ignore[arg-type]
+        asyncio.run(receive_image(Request(scope, receive), Settings(max_bytes=1000), book))
     assert problem.value.status == 413
     assert sum(taken) == 1100
     assert buffers.held == 0
