@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array, to_device
+from array_api_compat import is_numpy_array, to_device
 from numpy.typing import NDArray
 
+from inference.arrays import Array, Workspace
 from inference.bundle import ModelInfo
 from inference.crops import WindowCutter
-from inference.engines import Array, Engine, open_model
+from inference.engines import Engine, open_model
 from inference.errors import BundleError, ParameterError
 from inference.plan import MEBIBYTE, Plan, Request, View, intervals, make_plan
 from inference.stitch import Stitcher
@@ -61,7 +62,7 @@ class Predictor:
     ) -> None:
         if info.test_mode != "sliding":
             raise BundleError(
-                f"{info.name} takes whole images (test_mode {info.test_mode!r}), and this version cuts windows: "
+                f"{info.name} takes whole images (test_mode {info.test_mode!r}), which this version cannot: "
                 "use a model whose test_mode is 'sliding'"
             )
         if memory_budget_bytes < 1:
@@ -169,9 +170,8 @@ class _Run:
         self._pixels = np.empty((plan.batch, 3, *info.crop_hw), np.float32)
         like = engine.to_device(np.zeros(1, np.float32))
         self._stitcher = Stitcher(plan, align_corners=info.align_corners, like=like)
-        self._xp = array_namespace(like)
         self._engine_s, self._windows = 0.0, 0
-        self._labels, self._confidence, self._probabilities = self._outputs(like)
+        self._labels, self._confidence, self._probabilities = self._outputs(Workspace(like))
 
     def result(self) -> Prediction:
         for band in self._plan.bands:
@@ -195,17 +195,12 @@ class _Run:
             windows=self._windows,
         )
 
-    def _outputs(self, like: Array) -> tuple[Array, Array | None, Array | None]:
-        request, xp = self._plan.request, self._xp
-        kind = xp.uint8 if request.classes <= 256 else xp.int16
-
-        def empty(shape: Sequence[int], dtype: Any) -> Array:
-            return xp.empty(tuple(shape), dtype=dtype, device=like.device)
-
+    def _outputs(self, work: Workspace) -> tuple[Array, Array | None, Array | None]:
+        request = self._plan.request
         return (
-            empty(request.image_hw, kind),
-            empty(request.image_hw, xp.float32) if request.confidence else None,
-            empty((request.classes, *request.image_hw), xp.float32) if request.probabilities else None,
+            work.empty(request.image_hw, "uint8" if request.classes <= 256 else "int16"),
+            work.empty(request.image_hw) if request.confidence else None,
+            work.empty((request.classes, *request.image_hw)) if request.probabilities else None,
         )
 
     def _infer(self, views: Sequence[View]) -> None:

@@ -17,49 +17,24 @@ machine.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
 
+from inference.arrays import Array, Workspace
 from inference.errors import EngineError
 from inference.plan import Band, Plan, View, intervals
 from inference.resample import AxisResampler, Span
 from inference.windows import Interval
-
-Array = Any
-"""A numpy array or a torch tensor."""
 
 SAFE_SPAN = 60.0
 """Where a window's logits lie closer together than this, `exp` needs no further care: less the greatest of
 their class at every coarse pixel they are at most 0 wherever they are upsampled to, and one is above -3/4
 of the span."""
 
-
-PRODUCT_LIMIT = 1 << 18
-"""Multiplications in one product up to which OpenBLAS stays on the calling thread."""
 TILE = 32
 """Image columns that one product resamples on numpy: each needs few scaled columns, so work grows
 linearly."""
 TILE_ON_DEVICE = 256
-
-
-class Scratch:
-    """Buffers by name, kept for the next block: fresh pages cost more than what is computed in them."""
-
-    def __init__(self, xp: Any, device: Any) -> None:
-        self._xp, self._device = xp, device
-        self._buffers: dict[str, Array] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Array:
-        """An array of that shape with anything in it; the array of the same name before is gone."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.shape[0] < size:
-            self._buffers.pop(name, None)
-            buffer = self._xp.empty((size,), dtype=getattr(self._xp, dtype), device=self._device)
-            self._buffers[name] = buffer
-        return buffer[:size].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -94,12 +69,11 @@ class Stitcher:
     def __init__(self, plan: Plan, *, align_corners: bool, like: Array) -> None:
         request = plan.request
         self._plan = plan
-        self._xp, self._device = array_namespace(like), device(like)
-        self._on_numpy = is_numpy_array(like)
-        self._scratch = Scratch(self._xp, self._device)
+        self._work = Workspace(like)
+        self._xp = self._work.xp
         coarse_h, coarse_w = request.coarse_hw
         shape = (plan.slots, request.classes, coarse_h, coarse_w)
-        self._logits = self._xp.empty(shape, dtype=self._xp.float32, device=self._device)
+        self._logits = self._work.empty(shape)
         self._free = list(range(plan.slots))
         self._slots: dict[View, int] = {}
         self._safe: dict[View, bool] = {}
@@ -156,16 +130,16 @@ class Stitcher:
         down = None
         if not one:
             matrices = [span.matrix() * weight for span, weight in zip(spans, weights, strict=True)]
-            down = self._to_device(np.concatenate(matrices, axis=1, dtype=np.float32))
-        up = tuple(tuple(self._to_device(part.matrix) for part in span.parts) for span in spans)
-        return _Rows(spans, up, down, self._to_device(spans[0].share[:, None] * np.float32(weights[0])))
+            down = self._work.asarray(np.concatenate(matrices, axis=1, dtype=np.float32))
+        up = tuple(tuple(self._work.asarray(part.matrix) for part in span.parts) for span in spans)
+        return _Rows(spans, up, down, self._work.asarray(spans[0].share[:, None] * np.float32(weights[0])))
 
     def block(self, rows: _Rows, index: int) -> Array:
         """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`.
 
         Averaged over windows, mirror images and scales. Valid until the next call.
         """
-        classes, take = self._plan.request.classes, self._scratch.take
+        classes, take = self._plan.request.classes, self._work.take
         (left, right), by_scale = self._columns[index]
         width, depth = right - left, sum(span.length for span in rows.spans)
         gathered, at = take("gathered", (classes, depth, width)), 0
@@ -180,12 +154,12 @@ class Stitcher:
             total = take("total", (classes, height, columns.span.length))
             self._sum(scale, rows, columns, total)
             for outputs, inputs, matrix in columns.tiles:
-                self._product(total[:, :, slice(*inputs)], matrix, part[:, :, slice(*outputs)])
+                self._work.product(total[:, :, slice(*inputs)], matrix, part[:, :, slice(*outputs)])
         if rows.down is None:
             gathered *= rows.factor
             return gathered
         result = take("block", (classes, rows.down.shape[0], width))
-        self._product(rows.down, gathered, result)
+        self._work.product(rows.down, gathered, result)
         return result
 
     def first_maximum(self, block: Array) -> tuple[Array, Array]:
@@ -193,14 +167,12 @@ class Stitcher:
 
         block: (C, rows, columns). Ids are uint8 up to 256 classes, int16 above.
         """
-        xp, take = self._xp, self._scratch.take
+        xp, take = self._xp, self._work.take
         classes = block.shape[0]
         kind = "uint8" if classes <= 256 else "int16"
         best = xp.max(block, axis=0)
         equal = xp.equal(block, best, out=take("equal", tuple(block.shape), "bool"))
-        backwards = xp.arange(classes - 1, -1, -1, dtype=getattr(xp, kind), device=self._device)[
-            :, None, None
-        ]
+        backwards = self._work.asarray(np.arange(classes - 1, -1, -1, dtype=kind)[:, None, None])
         ranks = xp.multiply(equal, backwards, out=take("ranks", tuple(block.shape), kind))
         return classes - 1 - xp.max(ranks, axis=0), best
 
@@ -229,9 +201,9 @@ class Stitcher:
         """(C, h', w') to (C, rows, columns): few coarse rows are widened, then there are as many as
         wanted."""
         classes, coarse_h, _ = coarse.shape
-        width, take = across.shape[1], self._scratch.take
-        wide = self._product(coarse, across, take("across", (classes, coarse_h, width)))
-        return self._product(down, wide, take("up", (classes, down.shape[0], width)))
+        width, take = across.shape[1], self._work.take
+        wide = self._work.product(coarse, across, take("across", (classes, coarse_h, width)))
+        return self._work.product(down, wide, take("up", (classes, down.shape[0], width)))
 
     def _exponentials(self, values: Array, *, safe: bool) -> tuple[Array, Array]:
         """`exp` in place, and its sums over classes, (1, rows, columns)."""
@@ -240,23 +212,10 @@ class Stitcher:
         self._xp.exp(values, out=values)
         return values, self._xp.sum(values, axis=0, keepdims=True)
 
-    def _product(self, left: Array, right: Array, out: Array) -> Array:
-        """Matrix products, over classes if either side has them, in pieces that BLAS keeps on this
-        thread."""
-        rows, depth, columns = left.shape[-2], left.shape[-1], right.shape[-1]
-        if not self._on_numpy or rows * depth * columns <= PRODUCT_LIMIT:
-            return self._xp.matmul(left, right, out=out)
-        for start, stop in intervals(0, columns, max(PRODUCT_LIMIT // (rows * depth), 16)):
-            self._xp.matmul(left, right[..., start:stop], out=out[..., start:stop])
-        return out
-
     def _columns_of(self, span: Span) -> _Columns:
         tiles = None
         if span.taps is not None:
-            tile = TILE if self._on_numpy else TILE_ON_DEVICE
-            tiles = tuple((o, i, self._to_device(matrix.T)) for o, i, matrix in span.tiles(tile))
-        up = tuple(self._to_device(part.matrix.T) for part in span.parts)
-        return _Columns(span, up, self._to_device(span.share), tiles)
-
-    def _to_device(self, values: Any) -> Array:
-        return self._xp.asarray(values, device=self._device)
+            tile = TILE if self._work.on_numpy else TILE_ON_DEVICE
+            tiles = tuple((o, i, self._work.asarray(matrix.T)) for o, i, matrix in span.tiles(tile))
+        up = tuple(self._work.asarray(part.matrix.T) for part in span.parts)
+        return _Columns(span, up, self._work.asarray(span.share), tiles)

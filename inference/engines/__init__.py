@@ -10,13 +10,11 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from inference.arrays import Array
 from inference.bundle import Bundle, ModelInfo, resolve_model
 from inference.errors import EngineError, ParameterError
 from models.labels import LABEL_SETS
 from models.options import ArchitectureOptions
-
-Array = Any
-"""A numpy array or a torch tensor."""
 
 ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
 
@@ -66,8 +64,8 @@ def open_model(
 
     engine: "auto" is ONNX Runtime for bundles and PyTorch for checkpoints. device: "cpu", "cuda", "cuda:N".
     threads: of one call on the CPU, None for the library's choice. dataset, options: what a checkpoint cannot
-    tell of itself; a bundle knows. Raises ModelNotFoundError, BundleError, EngineError (what to install, or why
-    it cannot run here), ParameterError, and CheckpointError of `models`.
+    tell of itself; a bundle knows. Raises ModelNotFoundError, BundleError, EngineError (what to install, or
+    why it cannot run here), ParameterError, and CheckpointError of `models`.
     """
     if engine not in ENGINES:
         raise ParameterError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -84,9 +82,10 @@ def open_model(
                 f"{found} is a checkpoint, which ONNX Runtime cannot run: choose --engine torch, "
                 f"or export it first with python -m export.onnx --ckpt {found}"
             )
-        return _pytorch().open_checkpoint(
+        opened: tuple[ModelInfo, Engine] = _pytorch().open_checkpoint(
             found, dataset=dataset, options=options or ArchitectureOptions(), device=device, threads=threads
         )
+        return opened
     if dataset is not None or options not in (None, ArchitectureOptions()):
         raise ParameterError(
             f"{found.folder} is a bundle, which says by itself what its network is: "
@@ -111,7 +110,7 @@ def _open_source(bundle: Bundle, device: str, threads: int | None) -> tuple[Mode
     if path is None:
         raise EngineError(
             f"{folder} holds no PyTorch weights, and the checkpoint that it was made from is none of "
-            f"{', '.join(map(str, candidates))}: choose --engine onnxruntime, or give the checkpoint as the model"
+            f"{', '.join(map(str, candidates))}: choose --engine onnxruntime, or give the checkpoint itself"
         )
     options = ArchitectureOptions(
         psa_type=architecture.psa_type,
