@@ -1,0 +1,207 @@
+"""The real process: `python -m service` with a bundle on disk, from its first line to its exit code."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+
+from inference.predictor import Predictor
+from tests.service.bundles import write_tiny_bundle
+from tests.service.fakes import decoded, encoded, three_colors
+
+IMAGE = three_colors()
+FILE = encoded(IMAGE)
+RAW = {"content-type": "application/octet-stream"}
+ROOT = Path(__file__).parents[2]
+
+NO_TORCH = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = ["service"]
+try:
+    runpy.run_module("service", run_name="__main__")
+finally:
+    print("torch was imported" if "torch" in sys.modules else "torch was not imported", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PSANET_")}
+    return kept | {"PSANET_PORT": "0", "PYTHONPATH": str(ROOT)} | variables
+
+
+class Process:
+    """A service that runs; `url` is read from what it prints."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.greeting = process.stdout.readline() + process.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", self.greeting)
+        if found is None:
+            process.kill()
+            raise AssertionError(f"no address in {self.greeting!r}: {process.communicate()[1]}")
+        self.url = found.group()
+
+    def resident_mb(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024  # type: ignore[union-attr]
+
+
+@contextmanager
+def started(bundle: Path, *command: str, **variables: str) -> Iterator[Process]:
+    process = subprocess.Popen(
+        command or (sys.executable, "-m", "service"),
+        env=environment(**({"PSANET_MODELS": str(bundle)} | variables)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Process(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def refused(**variables: str) -> tuple[int, str]:
+    """Exit code and stderr of a service that is not to start."""
+    command = [sys.executable, "-m", "service"]
+    done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_it_says_where_it_is_answers_like_the_predictor_and_ends_with_0(bundle: Path) -> None:
+    begun = time.monotonic()
+    with started(bundle) as service:
+        assert time.monotonic() - begun < 20
+        assert f"curl -F image=@photo.jpg '{service.url}/segment" in service.greeting
+        assert httpx2.get(f"{service.url}/readyz").status_code == 200
+        response = httpx2.post(f"{service.url}/segment", content=FILE, headers=RAW)
+        np.testing.assert_array_equal(decoded(response.content), Predictor.open(bundle).predict(IMAGE).labels)
+        assert response.headers["x-model"] == "tiny"
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+        assert service.process.stderr is not None
+        assert "Traceback" not in service.process.stderr.read()
+
+
+def test_it_needs_neither_torch_nor_the_exporters_libraries(bundle: Path) -> None:
+    with started(bundle, sys.executable, "-c", NO_TORCH) as service:
+        response = httpx2.post(
+            f"{service.url}/segment?output=overlay&scales=0.5,1&flip=true", content=FILE, headers=RAW
+        )
+        assert decoded(response.content).shape == IMAGE.shape
+        service.process.send_signal(signal.SIGTERM)
+        out, err = service.process.communicate(timeout=20)
+        assert service.process.returncode == 0, err
+        assert out.endswith("torch was not imported\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_it_idles_below_350_mb(bundle: Path) -> None:
+    with started(bundle) as service:
+        assert httpx2.post(f"{service.url}/segment", content=FILE, headers=RAW).status_code == 200
+        assert service.resident_mb() < 350
+
+
+def test_sigterm_finishes_what_was_accepted(bundle: Path) -> None:
+    large = encoded(np.random.default_rng(0).integers(0, 256, (1500, 2000, 3)).astype(np.uint8), "JPEG")
+    with started(bundle, PSANET_THREADS="1") as service:
+        answers: list[httpx2.Response] = []
+
+        def ask() -> None:
+            query = "output=json&scales=0.5,1,2,3&flip=true"
+            answers.append(
+                httpx2.post(f"{service.url}/segment?{query}", content=large, headers=RAW, timeout=60)
+            )
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while "psanet_workers_busy 1.0" not in httpx2.get(f"{service.url}/metrics").text:
+            assert asking.is_alive(), "the request was over before it was seen"
+        service.process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert [answer.status_code for answer in answers] == [200]
+        assert service.process.wait(20) == 0
+
+
+def test_a_port_in_use_is_told_without_a_traceback(bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, message = refused(PSANET_MODELS=str(bundle), PSANET_PORT=port)
+    assert code == 1
+    assert f"127.0.0.1:{port} is in use" in message
+    assert "PSANET_PORT" in message
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PSANET_WORKERS": "none"}, "PSANET_WORKERS"),
+        ({"PSANET_WORKER": "1"}, "did you mean PSANET_WORKERS"),
+        ({"PSANET_MODELS": "no_such_model"}, "no_such_model"),
+        ({"PSANET_MODELS": "/no/such/folder"}, "/no/such/folder"),
+    ],
+)
+def test_a_wrong_setting_or_model_ends_it_with_2(variables: dict[str, str], words: str) -> None:
+    code, message = refused(**variables)
+    assert code == 2
+    assert message.rstrip().splitlines()[-1].startswith(("error: ", "`python -m service --help`"))
+    assert words in message
+
+
+def test_a_broken_bundle_ends_it_with_2_and_names_the_file(tmp_path: Path) -> None:
+    folder = write_tiny_bundle(tmp_path / "half")
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    code, message = refused(PSANET_MODELS=str(folder))
+    assert code == 2
+    assert "model.onnx" in message
+
+
+def test_two_models_of_one_name_are_refused(bundle: Path, tmp_path: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other")
+    code, message = refused(PSANET_MODELS=f"{bundle},{other}")
+    assert code == 2
+    assert "called tiny too" in message
+
+
+def test_several_models_are_served(bundle: Path, tmp_path: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", "second")
+    with started(bundle, PSANET_MODELS=f"{bundle} {other}") as service:
+        assert [model["name"] for model in httpx2.get(f"{service.url}/models").json()] == ["tiny", "second"]
+        response = httpx2.post(f"{service.url}/segment?model=second", content=FILE, headers=RAW)
+        assert response.headers["x-model"] == "second"
+
+
+def test_help_lists_the_settings() -> None:
+    command = [sys.executable, "-m", "service", "--help"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert "PSANET_MAX_PIXELS  [50000000]" in done.stdout
