@@ -30,6 +30,7 @@ from inference.render import ImageFormat
 from inference.windows import validate_base_size, validate_scales
 from models.config import ConfigError
 from models.labels import UnknownDatasetError
+from models.options import add_architecture_arguments, options_from_args
 
 DEFAULT_MODEL = "psanet18_camvid"
 
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _options(args)
             jobs = plan_jobs(args.images, out=args.out, suffixes=options.suffixes(), recursive=args.recursive)
             predictor = Predictor.open(
-                args.model, engine=args.engine, device=args.device, threads=args.threads
+                args.model,
+                engine=args.engine,
+                device=args.device,
+                threads=args.threads,
+                dataset=args.dataset,
+                options=options_from_args(args),
             )
             _make_folder(args.out)
             return _run(parser.prog, predictor, jobs, options)
@@ -105,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="make all results anew")
     pixels_help = f"larger images fail unread (default: {MAX_PIXELS}; 0: no limit)"
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=pixels_help)
+    add_architecture_arguments(parser)
     return parser
 
 
@@ -136,7 +143,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
     The module of the errors of checkpoints needs torch, so it is there only if it can have raised one.
     """
-    module = sys.modules.get("models.inspection")
+    module = sys.modules.get("models.files")
     return (InferenceError, ConfigError, UnknownDatasetError, *([module.CheckpointError] if module else []))
 
 
