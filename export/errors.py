@@ -1,0 +1,28 @@
+"""Everything that `export` raises for a caller's mistake or a bad outcome; each message says how to mend it.
+
+ExportError
+├── SourceError         the checkpoint behind a bundle is not there, or not the same any more
+├── OutputError         a folder that cannot be written to, or holds what must not be replaced
+├── UnavailableError    a precision that cannot be had
+└── VerificationError   what was built is not the network
+"""
+
+
+class ExportError(Exception):
+    """Base of all errors of this package."""
+
+
+class SourceError(ExportError):
+    """A bundle's source checkpoint is not where it was, or is another file now."""
+
+
+class OutputError(ExportError):
+    """The output folder cannot be used."""
+
+
+class UnavailableError(ExportError):
+    """A precision or target that is not available."""
+
+
+class VerificationError(ExportError):
+    """The file that was built does not give the network's logits."""
