@@ -10,8 +10,9 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NoReturn, TypeAlias
@@ -91,22 +92,24 @@ def label_images(predictor: Predictor, jobs: Sequence[Job], options: Options, su
     pool = ThreadPoolExecutor(_THREADS, "files")
     writing: deque[tuple[Job, Future[None]]] = deque()
     with tqdm(total=len(jobs), unit="image", file=sys.stderr, disable=None) as bar:
+        to_do = _still_to_do(jobs, options, summary, bar)
         try:
-            for job, image in _read_ahead(_still_to_do(jobs, options, summary, bar), options, pool):
-                try:
-                    labelled = _predict(predictor, image.result(), options)
-                except EngineError:
-                    raise
-                except (InferenceError, OSError) as error:
-                    _report(job, error, summary, bar)
-                else:
-                    writing.append((job, pool.submit(_write, job, labelled, predictor.info, options)))
-                _settle(writing, _WRITE_BEHIND, summary, bar)
+            with closing(_read_ahead(to_do, options, pool)) as images:
+                for job, image in images:
+                    try:
+                        labelled = _predict(predictor, image.result(), options)
+                    except EngineError:
+                        raise
+                    except (InferenceError, OSError) as error:
+                        _report(job, error, summary, bar)
+                    else:
+                        writing.append((job, pool.submit(_write, job, labelled, predictor.info, options)))
+                    _settle(writing, _WRITE_BEHIND, summary, bar)
             _settle(writing, 0, summary, bar)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            for _, written in writing:  # of a run that is cut short, what was written all the same
-                summary.written += not written.cancelled() and written.exception() is None
+            # Of a run that is cut short, what was predicted is written all the same.
+            pool.shutdown(wait=True)
+            summary.written += sum(written.exception() is None for _, written in writing)
 
 
 def _still_to_do(jobs: Sequence[Job], options: Options, summary: Summary, bar: _Bar) -> Iterator[Job]:
@@ -120,15 +123,19 @@ def _still_to_do(jobs: Sequence[Job], options: Options, summary: Summary, bar: _
 
 def _read_ahead(
     jobs: Iterator[Job], options: Options, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Job, Future[Image]]]:
+) -> Generator[tuple[Job, Future[Image]], None, None]:
     """Each job with its image, while the next ones are being decoded."""
     reading: deque[tuple[Job, Future[Image]]] = deque()
-    while True:
-        for job in islice(jobs, _READ_AHEAD + 1 - len(reading)):
-            reading.append((job, pool.submit(read_image, job.source, max_pixels=options.max_pixels)))
-        if not reading:
-            return
-        yield reading.popleft()
+    try:
+        while True:
+            for job in islice(jobs, _READ_AHEAD + 1 - len(reading)):
+                reading.append((job, pool.submit(read_image, job.source, max_pixels=options.max_pixels)))
+            if not reading:
+                return
+            yield reading.popleft()
+    finally:
+        for _, image in reading:
+            image.cancel()
 
 
 def _predict(predictor: Predictor, image: Image, options: Options) -> _Labelled:

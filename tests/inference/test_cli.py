@@ -7,62 +7,21 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from inference import __main__ as command
-from inference.bundle import ModelInfo
 from inference.errors import EngineError, ModelNotFoundError
+from inference.images import read_image
 from inference.predictor import Predictor
-from models.config import PRESETS
-from models.labels import get_label_set
-
-CAMVID = get_label_set("camvid")
-INFO = ModelInfo(
-    name="brightness",
-    architecture=PRESETS["psanet18_camvid"],
-    dataset="camvid",
-    class_names=CAMVID.class_names,
-    palette=CAMVID.palette,
-    crop_hw=(65, 65),
-    base_size=96,
-)
-
-
-@dataclass
-class BrightnessEngine:
-    """Calls the brightness of a pixel its class: 0 black, 10 white."""
-
-    before_call: Callable[[int], None] = lambda call: None
-    calls: int = 0
-    closed: bool = False
-    name: str = "stand-in"
-    device: str = "cpu"
-    crop_hw: tuple[int, int] | None = (65, 65)
-    coarse_hw: tuple[int, int] = (9, 9)
-    preferred_batch: int = 4
-    max_batch: int | None = None
-    shapes: list[tuple[int, ...]] = field(default_factory=list)
-
-    def to_device(self, array: Any) -> Any:
-        return array
-
-    def infer(self, images: Any) -> Any:
-        self.calls += 1
-        self.shapes.append(images.shape)
-        self.before_call(self.calls)
-        brightness = images[:, :, ::8, ::8].mean(axis=1, keepdims=True) / 25.5
-        distance = np.abs(brightness - np.arange(11, dtype=np.float32)[None, :, None, None])
-        return (-10 * distance).astype(np.float32)
-
-    def close(self) -> None:
-        self.closed = True
+from models.files import FORMAT
+from tests.inference.brightness import CAMVID, INFO, BrightnessEngine
+from tests.models.networks import tiny_network
 
 
 @pytest.fixture
@@ -305,6 +264,39 @@ def test_an_unknown_model_exits_2(photos: Path, tmp_path: Path, capsys: pytest.C
     assert "psanet9000" in err
 
 
+def test_a_checkpoint_is_predicted_as_the_predictor_does(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_network(classes=11)
+    path = tmp_path / "net.pth"
+    content = {"format": FORMAT, "config": network.config.to_dict(), "state_dict": network.state_dict()}
+    torch.save(content, path)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(photos / "noise.png")
+    status, _, _ = run(
+        *(capsys, photos / "noise.png", "--out", tmp_path / "out", "--model", path, "--dataset", "camvid"),
+        *("--scales", "0.5,1", "--base-size", "80", "--flip", "--threads", "1"),
+    )
+    assert status == 0
+    predictor = Predictor.open(path, dataset="camvid", threads=1)
+    image = read_image(photos / "noise.png")
+    expected = predictor.predict(image, scales=(0.5, 1), base_size=80, flip=True).labels
+    assert len(np.unique(expected)) > 1
+    assert (np.asarray(Image.open(tmp_path / "out/labels/noise.png")) == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a file"])
+def test_a_checkpoint_that_is_none_exits_2(
+    content: bytes, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(content)
+    status, summary, err = run(capsys, photos, "--out", tmp_path / "out", "--model", path)
+    assert (status, summary) == (2, {})
+    assert str(path) in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_bundled_model_is_the_default(
     monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -373,7 +365,7 @@ def test_signals_end_a_real_process_cleanly(number: signal.Signals, photos: Path
         import sys, time
         from inference import __main__ as command
         from inference.predictor import Predictor
-        from tests.inference.test_cli import INFO, BrightnessEngine
+        from tests.inference.brightness import INFO, BrightnessEngine
         engine = BrightnessEngine(before_call=lambda call: time.sleep(0.2))
         Predictor.open = lambda model, **options: Predictor(INFO, engine)
         sys.exit(command.main(sys.argv[1:]))
@@ -388,6 +380,7 @@ def test_signals_end_a_real_process_cleanly(number: signal.Signals, photos: Path
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/labels/*.png")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
