@@ -93,9 +93,7 @@ def read_container(data: bytes) -> Container:
 
     Raises UnsupportedImageError (not a supported type), UndecodableImageError (a broken or missing header).
     """
-    if not data:
-        raise UndecodableImageError("the image is empty (0 bytes): send or name a file with content")
-    name, reader = _reader(data)
+    name, reader = _recognised(data)
     try:
         container = reader(data)
     except (struct.error, IndexError) as error:
@@ -105,7 +103,14 @@ def read_container(data: bytes) -> Container:
     return container
 
 
-def _reader(data: bytes) -> tuple[str, Callable[[bytes], Container]]:
+def check_signature(beginning: bytes) -> None:
+    """The errors of `read_container` that the first bytes of a file suffice for."""
+    _recognised(beginning)
+
+
+def _recognised(data: bytes) -> tuple[str, Callable[[bytes], Container]]:
+    if not data:
+        raise UndecodableImageError("the image is empty (0 bytes): send or name a file with content")
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG", _read_jpeg
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -12,7 +12,6 @@ formats, and the pixel cap is an argument here, where Pillow's belongs to the wh
 
 import io
 import os
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -29,7 +28,7 @@ from PIL import (
 )
 
 from inference.errors import ImageError, ImageTooLargeError, UndecodableImageError, UnsupportedImageError
-from inference.image_headers import SUPPORTED_FORMATS, ImageHeader, read_container
+from inference.image_headers import SUPPORTED_FORMATS, ImageHeader, check_signature, read_container
 
 __all__ = ["MAX_PIXELS", "SUPPORTED_FORMATS", "ImageHeader", "decode_image", "identify", "read_image"]
 
@@ -102,8 +101,12 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """`decode_image` of a file; OSError where it cannot be read."""
-    return decode_image(Path(path).read_bytes(), max_pixels=max_pixels)
+    """`decode_image` of a file; OSError where it cannot be read. Other types are not read to their end."""
+    with open(path, "rb") as file:
+        beginning = file.read(4096)
+        check_signature(beginning)
+        data = beginning + file.read()
+    return decode_image(data, max_pixels=max_pixels)
 
 
 _SEND_WHOLE = "send the whole file, or save it anew"

@@ -1,4 +1,4 @@
-"""Label many image files: read ahead, predict, write behind.
+"""Label many image files: read ahead, predict, write behind. The work of the command line.
 
 The engine runs in the calling thread; two others decode the next images, and encode and write the last ones.
 Few images are held at a time, however many there are.

@@ -99,6 +99,23 @@ def samples() -> dict[str, bytes]:
 SAMPLES = samples()
 
 
+def peak_kib() -> int:
+    """Highest resident memory of this process since `/proc/self/clear_refs` was told to forget it."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.fixture
+def memory_bound() -> Iterator[None]:
+    """Fails where the test needs more than 64 MB beside what the process already holds."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of memory can only be measured on Linux")
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_kib()
+    yield
+    assert peak_kib() - before < 64 * 1024, f"peak memory grew by {(peak_kib() - before) // 1024} MB"
+
+
 class TestWhatIsSeen:
     @pytest.mark.parametrize("name", SAMPLES)
     def test_every_format_gives_writable_rgb_of_the_size_identified(self, name: str) -> None:
@@ -297,6 +314,15 @@ class TestRefusals:
         (tmp_path / "here.png").write_bytes(SAMPLES["PNG"])
         assert np.array_equal(read_image(tmp_path / "here.png"), decode_image(SAMPLES["PNG"]))
 
+    def test_of_a_large_file_of_another_type_only_the_beginning_is_read(
+        self, tmp_path: Path, memory_bound: None
+    ) -> None:
+        with open(tmp_path / "video.jpg", "wb") as file:
+            file.write(b"\0\0\0\x20ftypisom")
+            file.truncate(2_000_000_000)  # a hole: it takes no room on the disk
+        with pytest.raises(UnsupportedImageError, match="a video"):
+            read_image(tmp_path / "video.jpg")
+
 
 ONE_PIXEL = zlib.compress(b"\0\1\2\3")
 DEFLATED_300_MB = zlib.compress(bytes(300_000_000), 1)
@@ -355,23 +381,6 @@ BOMBS: dict[str, tuple[Callable[[], bytes], type[ImageError] | None]] = {
         UnsupportedImageError,
     ),
 }
-
-
-def peak_kib() -> int:
-    """Highest resident memory of this process since `/proc/self/clear_refs` was told to forget it."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
-@pytest.fixture
-def memory_bound() -> Iterator[None]:
-    """Fails where the test needs more than 64 MB beside what the process already holds."""
-    if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("the peak of memory can only be measured on Linux")
-    Path("/proc/self/clear_refs").write_text("5")
-    before = peak_kib()
-    yield
-    assert peak_kib() - before < 64 * 1024, f"peak memory grew by {(peak_kib() - before) // 1024} MB"
 
 
 class TestBombs:
