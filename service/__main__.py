@@ -6,17 +6,14 @@ Configured by environment variables only. Exit codes: 0 drained after a signal, 
 
 import argparse
 import contextlib
-import ctypes
 import errno
 import logging
 import os
 import socket
 import sys
 
+from service import memory
 from service.settings import Settings, SettingsError, describe_settings, load_settings
-
-_M_ARENA_MAX = -8
-_ARENAS = 2
 
 
 def main() -> int:
@@ -31,7 +28,7 @@ def main() -> int:
         settings = load_settings(os.environ)
     except SettingsError as error:
         return _complain(str(error), 2)
-    _limit_arenas()
+    memory.limit_heaps()
     # Only now: a mistake in the settings is told at once, without waiting for what follows to be imported.
     from service.app import create_app
     from service.logs import configure_logging
@@ -89,17 +86,6 @@ def _announce(host: str, port: int) -> None:
 def _complain(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
-
-
-def _limit_arenas() -> None:
-    """Let glibc keep two heaps instead of eight a core.
-
-    Each thread's own heap keeps what it once needed, so that memory only seems to grow; the arrays here are
-    large and few, so threads hardly contend. Same as MALLOC_ARENA_MAX=2, which only works set beforehand.
-    """
-    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc: nothing to limit
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 if __name__ == "__main__":

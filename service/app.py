@@ -34,10 +34,12 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = None if len(service.models) else asyncio.create_task(service.load())
+        tasks = [asyncio.create_task(service.tidy())]
+        if not len(service.models):
+            tasks.append(asyncio.create_task(service.load()))
         yield
-        if loading is not None:
-            loading.cancel()
+        for task in tasks:
+            task.cancel()
         service.close()
 
     app = FastAPI(

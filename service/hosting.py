@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from inference.predictor import Predictor
+from service import memory
 from service.errors import Problem
 from service.settings import Settings
 
@@ -46,12 +47,14 @@ def open_predictors(settings: Settings) -> dict[str, Predictor]:
             )
         predictors[name] = predictor
         logger.info("model %s is ready after %.2f s", name, time.monotonic() - started)
+    memory.give_back()  # building a session leaves more than a hundred megabytes free
     return predictors
 
 
 def warm_up(predictor: Predictor) -> None:
-    """Send one blank image of the model's own crop size through it."""
-    predictor.predict(np.zeros((*predictor.info.crop_hw, 3), np.uint8))
+    """Send one blank image through it that makes a single window."""
+    crop_hw = predictor.info.crop_hw
+    predictor.predict(np.zeros((*crop_hw, 3), np.uint8), base_size=max(crop_hw))
 
 
 class Models:

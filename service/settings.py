@@ -132,8 +132,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     problems = []
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            problems.append(f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+            rest = name.upper().removeprefix(PREFIX)
+            close = difflib.get_close_matches(rest, [field.upper() for field in Settings.model_fields], n=1)
+            problems.append(
+                f"{name}: no such setting" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
+            )
     try:
         settings = Settings()
     except ValidationError as error:

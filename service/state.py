@@ -3,12 +3,16 @@
 import asyncio
 import logging
 
+from service import memory
 from service.errors import Problem
 from service.hosting import HostingError, Models, open_predictors
 from service.metrics import Metrics
 from service.settings import Settings
 from service.uploads import Buffers
 from service.workers import WorkerPool, draining_problem
+
+_TIDY_EVERY_S = 5.0
+_TIDY_AT_LEAST_EVERY_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,16 @@ class Service:
     def begin_drain(self) -> None:
         """Take no new work; what was accepted goes on."""
         self.draining = True
+
+    async def tidy(self) -> None:
+        """For ever: give back memory that requests have left free, soon after the last or once in a while."""
+        seen, since = self.pool.finished, 0.0
+        while True:
+            await asyncio.sleep(_TIDY_EVERY_S)
+            since += _TIDY_EVERY_S
+            if self.pool.finished > seen and (self.pool.running == 0 or since >= _TIDY_AT_LEAST_EVERY_S):
+                seen, since = self.pool.finished, 0.0
+                await asyncio.to_thread(memory.give_back)
 
     def close(self) -> None:
         """Release threads and engines; what still runs is told to stop."""

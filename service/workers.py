@@ -78,7 +78,7 @@ def draining_problem() -> Problem:
 class WorkerPool:
     """At most `workers` pieces of work at a time, at most `queue_size` waiting, first come first served.
 
-    Lives in one event loop; only the work itself runs elsewhere.
+    Lives in one event loop; only the work itself runs elsewhere. finished: pieces of work that have ended.
     """
 
     def __init__(self, workers: int, queue_size: int, deadline_s: float) -> None:
@@ -87,6 +87,7 @@ class WorkerPool:
         self._deadline_s = deadline_s
         self._queue: deque[asyncio.Future[None]] = deque()
         self._running = 0
+        self.finished = 0
         self._tickets: set[Ticket] = set()
         self._mean_s = _FIRST_GUESS_S
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="psanet-worker")
@@ -186,6 +187,7 @@ class WorkerPool:
         started = time.monotonic()
 
         def finished() -> None:
+            self.finished += 1
             self._mean_s += 0.2 * (time.monotonic() - started - self._mean_s)
             self._next()
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import time
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from inference.errors import EngineError, MemoryBudgetError, ParameterError, UndecodableImageError
+from service import memory, state
 from service.app import create_app
 from service.errors import problem_of
+from service.hosting import warm_up
 from service.settings import Settings
-from tests.service.fakes import PALETTE, FakeEngine, encoded, three_colors, tiny_app
+from tests.service.fakes import PALETTE, FakeEngine, encoded, three_colors, tiny_app, tiny_predictor
 
 FILE = encoded(three_colors())
 RAW = {"content-type": "application/octet-stream"}
@@ -282,3 +285,25 @@ def test_log_lines_are_json_with_the_id_of_the_request(client: TestClient) -> No
     assert document["message"] == "line\n2"
     assert (document["level"], document["request_id"], document["status"]) == ("info", "id-1", 200)
     assert text.endswith("[id-1]")
+
+
+def test_memory_is_given_back_after_work_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(state, "_TIDY_EVERY_S", 0.01)
+    monkeypatch.setattr(memory, "give_back", lambda: calls.append(1))
+    with TestClient(tiny_app()) as client:
+        time.sleep(0.1)
+        assert calls == []
+        for count in (1, 2):
+            client.post("/segment", content=FILE, headers=RAW)
+            end = time.monotonic() + 5
+            while len(calls) < count and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            assert len(calls) == count
+
+
+def test_warming_up_is_one_engine_call_with_one_window() -> None:
+    engine = FakeEngine()
+    warm_up(tiny_predictor(engine=engine))
+    assert engine.calls == 1
