@@ -50,7 +50,10 @@ class Workspace:
         """`left @ right` into `out`, which it returns; (…, m, k) and (…, k, n), either side with leading
         axes."""
         rows, depth, columns = left.shape[-2], left.shape[-1], right.shape[-1]
-        if not self.on_numpy or rows * depth * columns <= PRODUCT_LIMIT:
+        if not self.on_numpy:
+            out[...] = self.xp.matmul(left, right)  # torch refuses an `out` that is part of a larger array
+            return out
+        if rows * depth * columns <= PRODUCT_LIMIT:
             return self.xp.matmul(left, right, out=out)
         step = max(PRODUCT_LIMIT // (rows * depth), 16)
         for start in range(0, columns, step):

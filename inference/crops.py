@@ -8,10 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.plan import scaling_step
 from inference.windows import Axis, Interval, ScaleLayout
-
-CHUNK_VALUES = 1 << 18
-"""float32 values of the image that are scaled at once, about."""
 
 
 class WindowCutter:
@@ -53,13 +51,13 @@ def scaled_rows(
     height, width = image.shape[:2]
     if (height, width) == hw:
         return image[start:stop]
-    at = ((np.arange(start, stop) + 0.5) * (1 / (hw[0] / height)) - 0.5).astype(np.float32)
+    at = (np.arange(start, stop) + 0.5) * (height / hw[0]) - 0.5
     below = np.floor(at)
-    fraction = (at - below)[:, None, None]
+    fraction = (at - below).astype(np.float32)[:, None, None]
     first = np.clip(below.astype(np.int64), 0, height - 1)
     second = np.clip(below.astype(np.int64) + 1, 0, height - 1)
     result = np.empty((stop - start, hw[1], 3), np.float32)
-    step = max(CHUNK_VALUES // (3 * max(width, hw[1])), 1)
+    step = scaling_step(width, hw[1])
     for low in range(0, stop - start, step):
         part = slice(low, low + step)
         rows, index = np.unique(np.concatenate((first[part], second[part])), return_inverse=True)

@@ -17,9 +17,11 @@ from inference.windows import Interval, ScaleLayout
 
 BLOCK_HW = (64, 256)
 """Largest block of image pixels."""
-SMALLEST_BLOCK_HW = (8, 64)
+SMALLEST_BLOCK_HW = (16, 64)
 """Smaller ones only where the block's part of a scaled picture is far larger than the block."""
 MEBIBYTE = 1 << 20
+SCALING_VALUES = 1 << 18
+"""float32 values of the image that are scaled at once, about."""
 
 View = tuple[int, int, int, bool]
 """One image for the network: index of the scale, of the window's row, of its column; whether it is
@@ -41,7 +43,8 @@ class Request:
     """What is to be planned for: sizes (height, width), classes, and which outputs are wanted.
 
     mirrored: every window also runs as its mirror image; block_values: float32 values in a block's arrays
-    at most (what a cache or a device likes); batch: images in one engine call at most.
+    at most (what a cache or a device likes); tile: columns of the image that one product resamples; batch:
+    images in one engine call at most.
     """
 
     image_hw: tuple[int, int]
@@ -54,6 +57,7 @@ class Request:
     probabilities: bool
     batch: int
     block_values: int
+    tile: int
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,11 @@ def intervals(start: int, stop: int, step: int) -> Iterator[Interval]:
         yield at, min(at + step, stop)
 
 
+def scaling_step(image_width: int, scaled_width: int) -> int:
+    """Rows of a scaled picture that are made at once."""
+    return max(SCALING_VALUES // (3 * max(image_width, scaled_width)), 1)
+
+
 def _block_hw(request: Request) -> tuple[int, int]:
     """The largest block whose arrays hold at most `block_values`."""
     image_h, image_w = request.image_hw
@@ -128,7 +137,8 @@ def _block_hw(request: Request) -> tuple[int, int]:
         largest = max(rows * columns, *(support_h * support_w for support_h, support_w in supports))
         if request.classes * largest <= request.block_values:
             break
-        if rows > SMALLEST_BLOCK_HW[0] or (columns <= SMALLEST_BLOCK_HW[1] and rows > 1):
+        small = rows <= SMALLEST_BLOCK_HW[0] and columns <= SMALLEST_BLOCK_HW[1]
+        if rows > columns or (not small and rows > SMALLEST_BLOCK_HW[0]):
             rows = (rows + 1) // 2
         else:
             columns = (columns + 1) // 2
@@ -162,48 +172,60 @@ def _slots(request: Request, bands: tuple[Band, ...]) -> int:
 def _memory(request: Request, block_hw: tuple[int, int], batch: int, slots: int) -> dict[str, int]:
     pixels, classes = math.prod(request.image_hw), request.classes
     coarse = classes * math.prod(request.coarse_hw)
-    scaled = [layout for layout in request.layouts if not layout.same]
-    strip = max((min(request.crop_hw[0], layout.hw[0]) * layout.hw[1] * 3 for layout in scaled), default=0)
     return {
         "labels": pixels * (1 if classes <= 256 else 2),
         "confidence": 4 * pixels * request.confidence,
         "probabilities": 4 * classes * pixels * request.probabilities,
         "window logits": 4 * coarse * slots,
         "engine batch": 4 * batch * (3 * math.prod(request.crop_hw) + 2 * coarse),
-        "scaled rows": 4 * strip + (STRIP_SCRATCH if scaled else 0),
+        "scaled rows": max((_strip_bytes(request, layout) for layout in request.layouts), default=0),
         "block": _block_bytes(request, block_hw),
         "matrices": _matrix_bytes(request),
     }
 
 
-STRIP_SCRATCH = 8 * MEBIBYTE
-"""What scaling some rows of the image may hold beside the rows that it makes."""
+def _strip_bytes(request: Request, layout: ScaleLayout) -> int:
+    """Of one row of windows of the scaled picture, and of what `crops.scaled_rows` needs to make it."""
+    if layout.same:
+        return 0
+    image_h, image_w = request.image_hw
+    width, strip = layout.hw[1], min(request.crop_hw[0], layout.hw[0])
+    step = min(scaling_step(image_w, width), strip)
+    sources = min(2 * step, image_h)
+    scratch = sources * 12 * width + max(sources * 15 * image_w, 2 * step * 12 * width)
+    return 12 * strip * width + scratch
 
 
 def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
-    """Of the arrays named in `Stitcher`: across, up, total, gathered, block, and two bytes for the
-    arg-max."""
-    classes, (rows, columns) = request.classes, block_hw
-    supports = [_support_hw(layout, block_hw) for layout in request.layouts]
-    support = max(support_h * support_w for support_h, support_w in supports)
-    coarse_rows = request.coarse_hw[0] / request.crop_hw[0]
-    across = max(
-        min(support_h * coarse_rows + 3, request.coarse_hw[0]) * support_w
-        for support_h, support_w in supports
-    )
-    gathered = sum(support_h for support_h, _ in supports) * columns
-    values = math.ceil(across) + 2 * support + gathered + rows * columns
-    return classes * (4 * values + 2 * rows * columns)
+    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks."""
+    crop_h, crop_w = request.crop_hw
+    rows, columns = block_hw
+    across = up = total = gathered = 0
+    for layout in request.layouts:
+        support_h, support_w = _support_hw(layout, block_hw)
+        part_h, part_w = min(support_h, crop_h), min(support_w, crop_w)
+        coarse_h = min(math.ceil(part_h * request.coarse_hw[0] / crop_h) + 2, request.coarse_hw[0])
+        across, up = max(across, coarse_h * part_w), max(up, part_h * part_w)
+        total = max(total, 0 if layout.columns.same else support_h * support_w)
+        gathered += support_h * columns
+    resampled = len(request.layouts) > 1 or not request.layouts[0].rows.same
+    values = across + up + total + gathered + resampled * rows * columns
+    rank_bytes = 1 if request.classes <= 256 else 2
+    return request.classes * (4 * values + (1 + rank_bytes) * rows * columns)
 
 
 def _matrix_bytes(request: Request) -> int:
-    """Of the matrices that are made once: upsampling of both axes, resampling of the columns."""
+    """Of the matrices that are made once, upsampling of both axes, resampling of the columns; and of
+    taps."""
     up = sum(crop * coarse for crop, coarse in zip(request.crop_hw, request.coarse_hw, strict=True))
     width = request.image_hw[1]
     tiles = sum(
-        width * layout.columns.widest_support(64) for layout in request.layouts if not layout.columns.same
+        width * layout.columns.widest_support(request.tile)
+        for layout in request.layouts
+        if not layout.columns.same
     )
-    return 4 * (len(request.layouts) * up + tiles) + MEBIBYTE
+    taps = 24 * len(request.layouts) * sum(request.image_hw)
+    return 4 * (len(request.layouts) * up + tiles) + taps
 
 
 def _over_budget(plan: Plan, budget_bytes: int) -> str:

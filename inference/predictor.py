@@ -30,6 +30,9 @@ BLOCK_VALUES_HOST = 1 << 18
 """float32 values of an array that stays in one core's cache."""
 BLOCK_VALUES_DEVICE = 1 << 24
 """Enough for a GPU to be busy with."""
+TILE_HOST, TILE_DEVICE = 32, 256
+"""Columns resampled by one product: the fewer, the less of a product is zeros, and the more calls there
+are."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Predictor:
             probabilities=probabilities,
             batch=min(engine.preferred_batch, engine.max_batch or engine.preferred_batch),
             block_values=BLOCK_VALUES_HOST if engine.device == "cpu" else BLOCK_VALUES_DEVICE,
+            tile=TILE_HOST if engine.device == "cpu" else TILE_DEVICE,
         )
         return make_plan(request, self.memory_budget_bytes)
 

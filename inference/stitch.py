@@ -31,11 +31,6 @@ SAFE_SPAN = 60.0
 their class at every coarse pixel they are at most 0 wherever they are upsampled to, and one is above -3/4
 of the span."""
 
-TILE = 32
-"""Image columns that one product resamples on numpy: each needs few scaled columns, so work grows
-linearly."""
-TILE_ON_DEVICE = 256
-
 
 @dataclass(frozen=True)
 class _Columns:
@@ -215,7 +210,7 @@ class Stitcher:
     def _columns_of(self, span: Span) -> _Columns:
         tiles = None
         if span.taps is not None:
-            tile = TILE if self._work.on_numpy else TILE_ON_DEVICE
-            tiles = tuple((o, i, self._work.asarray(matrix.T)) for o, i, matrix in span.tiles(tile))
+            pieces = span.tiles(self._plan.request.tile)
+            tiles = tuple((o, i, self._work.asarray(matrix.T)) for o, i, matrix in pieces)
         up = tuple(self._work.asarray(part.matrix.T) for part in span.parts)
         return _Columns(span, up, self._work.asarray(span.share), tiles)

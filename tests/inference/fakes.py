@@ -1,0 +1,67 @@
+"""A network of one convolution, as an engine on numpy or torch arrays; and what a model of it would say of
+itself."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.bundle import ModelInfo
+from models.config import ModelConfig
+
+
+def made_info(classes: int = 5, crop_hw: tuple[int, int] = (33, 33), **changes: Any) -> ModelInfo:
+    """A model of made-up classes; windows of `crop_hw`."""
+    values: dict[str, Any] = {
+        "name": "made",
+        "architecture": ModelConfig(depth=18, classes=classes, crop_hw=(33, 33)),
+        "dataset": "made",
+        "class_names": tuple(f"class {index}" for index in range(classes)),
+        "palette": tuple((index % 256, index // 256, 7) for index in range(classes)),
+        "crop_hw": crop_hw,
+        "base_size": 60,
+    }
+    return ModelInfo(**(values | changes))
+
+
+class ConvolutionEngine:
+    """Logits at stride 8 that depend on the pixels and on the place in the window, so that nothing can be
+    swapped.
+
+    gain: deviation of the logits, about. convert: makes the arrays that `to_device` gives
+    (torch.from_numpy, say).
+    """
+
+    name, device, max_batch = "made", "cpu", None
+
+    def __init__(
+        self,
+        classes: int = 5,
+        crop_hw: tuple[int, int] = (33, 33),
+        *,
+        gain: float = 3.0,
+        preferred_batch: int = 4,
+        convert: Any = None,
+    ) -> None:
+        rng = np.random.default_rng(classes)
+        self.crop_hw = crop_hw
+        self.coarse_hw = ((crop_hw[0] - 1) // 8 + 1, (crop_hw[1] - 1) // 8 + 1)
+        self.preferred_batch = preferred_batch
+        self.batches: list[int] = []
+        self._convert = convert
+        self._weights = rng.normal(0, gain / 400, (classes, 3)).astype(np.float32)
+        self._places = rng.normal(0, gain / 2, (classes, *self.coarse_hw)).astype(np.float32)
+
+    def to_device(self, array: NDArray[Any]) -> Any:
+        return array if self._convert is None else self._convert(array)
+
+    def infer(self, images: Any) -> Any:
+        assert tuple(images.shape[1:]) == (3, *self.crop_hw)
+        assert str(images.dtype).endswith("float32")
+        self.batches.append(len(images))
+        pixels = np.asarray(images)[:, :, ::8, ::8]
+        logits = np.einsum("kc,nchw->nkhw", self._weights, pixels) + self._places
+        return self.to_device(logits.astype(np.float32))
+
+    def close(self) -> None:
+        pass
