@@ -126,7 +126,7 @@ def statistics(
     Polygons are outer contours through the centres of the border pixels: holes are filled, and areas of fewer
     than three corners (single pixels, straight lines) have none. The RLE is exact.
     """
-    counts = np.bincount(labels.ravel(), minlength=info.classes)[: info.classes]
+    counts = _pixel_counts(labels, info.classes)
     rles = class_rles(labels) if rle else {}
     entries = []
     for class_id in np.flatnonzero(counts).tolist():
@@ -143,6 +143,16 @@ def statistics(
             entry["polygons"] = _polygons(labels, class_id)
         entries.append(entry)
     return entries
+
+
+def _pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """(classes,) pixels of each class id; other ids are left out. Several times as fast as `np.bincount`."""
+    counts = np.zeros(classes, np.int64)
+    rows = max(1, 2**24 // labels.shape[1])  # OpenCV counts in float32, which is exact up to there
+    for top in range(0, labels.shape[0], rows):
+        block = labels[top : top + rows]
+        counts += cv2.calcHist([block], [0], None, [classes], [0, classes]).ravel().astype(np.int64)
+    return counts
 
 
 def _polygons(labels: Labels, class_id: int) -> list[list[int]]:

@@ -25,6 +25,7 @@ from inference.render import (
 from inference.rle import class_rles
 from models.config import PRESETS
 from models.labels import get_label_set
+from tests.inference.fakes import made_info
 
 # pycocotools 2.0.11's decode, which only these tests call, is not quite ready for numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -225,6 +226,18 @@ class TestStatistics:
         entries = statistics(np.array([[0, 255]], np.uint8), INFO)
         assert [entry["id"] for entry in entries] == [0]
         assert entries[0]["share"] == 0.5
+
+    def test_counts_are_exact_where_float32_is_not(self) -> None:
+        labels = np.zeros((4097, 4097), np.uint8)
+        labels[-1, -1] = 10
+        entries = statistics(labels, INFO, rle=False)
+        assert [entry["pixels"] for entry in entries] == [4097 * 4097 - 1, 1]
+
+    def test_more_than_256_classes(self) -> None:
+        many = made_info(300, crop_hw=(33, 33))
+        entries = statistics(MANY_LABELS, many)
+        assert [entry["id"] for entry in entries] == list(range(300))
+        assert {entry["pixels"] for entry in entries} == {1}
 
     def test_polygons_outline_each_area(self) -> None:
         labels = np.zeros((20, 30), np.uint8)
