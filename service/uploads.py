@@ -62,9 +62,9 @@ async def receive_image(request: Request, settings: Settings, book: Callable[[in
         await _receive(request, settings, book, form.feed)
         return form.image()
     if kind.startswith("image/") or kind in _RAW_TYPES:
-        chunks: list[bytes] = []
-        await _receive(request, settings, book, chunks.append)
-        return _not_empty(b"".join(chunks))
+        data = bytearray()
+        await _receive(request, settings, book, data.extend)
+        return _not_empty(data)
     detail = (
         f"A body of type {kind} cannot hold an image: send multipart/form-data with a field `image` "
         "(curl -F image=@photo.jpg), or the bytes with Content-Type: image/jpeg or application/octet-stream."
@@ -103,18 +103,18 @@ async def _receive(
         raise ClientGoneError from None
 
 
-def _not_empty(data: bytes) -> bytes:
+def _not_empty(data: bytearray) -> bytes:
     if not data:
         detail = "The image has no bytes: send the file's content (curl -F image=@photo.jpg, with the @)."
         raise Problem(400, "empty_body", detail, title="No image")
-    return data
+    return bytes(data)
 
 
 class _ImageForm:
     """A multipart/form-data body that is allowed exactly one part, `image`."""
 
     def __init__(self, boundary: bytes) -> None:
-        self._chunks: list[bytes] = []
+        self._data = bytearray()
         self._parts = 0
         self._ended = False
         self._header_name = b""
@@ -131,7 +131,7 @@ class _ImageForm:
                     "on_header_value": self._value,
                     "on_header_end": self._header,
                     "on_headers_finished": self._identify,
-                    "on_part_data": lambda data, start, end: self._chunks.append(data[start:end]),
+                    "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
                     "on_end": self._end,
                 },
             )
@@ -151,7 +151,7 @@ class _ImageForm:
             )
         if not self._ended:
             raise _malformed("it ends before its closing boundary")
-        return _not_empty(b"".join(self._chunks))
+        return _not_empty(self._data)
 
     def _begin(self) -> None:
         self._disposition = b""

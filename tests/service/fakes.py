@@ -11,6 +11,8 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 from inference.bundle import ModelInfo
 from inference.predictor import Predictor
@@ -121,3 +123,12 @@ def decoded(content: bytes) -> NDArray[Any]:
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         return np.asarray(image)
+
+
+def metric(client: TestClient, name: str, **labels: str) -> float:
+    """One number of /metrics; 0 for labels that were never counted."""
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and all(sample.labels.get(key) == text for key, text in labels.items()):
+                return sample.value
+    return 0.0

@@ -1,14 +1,11 @@
 """The app around /segment: health, models, metrics, documentation, headers, problems for everything else."""
 
-import json
 import logging
 import re
 import time
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from inference.errors import EngineError, MemoryBudgetError, ParameterError, UndecodableImageError
@@ -17,7 +14,7 @@ from service.app import create_app
 from service.errors import problem_of
 from service.hosting import warm_up
 from service.settings import Settings
-from tests.service.fakes import PALETTE, FakeEngine, encoded, three_colors, tiny_app, tiny_predictor
+from tests.service.fakes import PALETTE, FakeEngine, encoded, metric, three_colors, tiny_app, tiny_predictor
 
 FILE = encoded(three_colors())
 RAW = {"content-type": "application/octet-stream"}
@@ -31,15 +28,6 @@ def app() -> FastAPI:
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
     return TestClient(app)
-
-
-def value(client: TestClient, name: str, **labels: str) -> float:
-    """One number of /metrics; 0 for a label that was never counted."""
-    for family in text_string_to_metric_families(client.get("/metrics").text):
-        for sample in family.samples:
-            if sample.name == name and all(sample.labels.get(key) == text for key, text in labels.items()):
-                return sample.value
-    return 0.0
 
 
 def test_models_are_described(client: TestClient) -> None:
@@ -62,7 +50,7 @@ def test_a_draining_service_is_alive_but_takes_no_work(app: FastAPI, client: Tes
     for response in (client.get("/readyz"), client.post("/segment", content=FILE, headers=RAW)):
         assert (response.status_code, response.json()["code"]) == (503, "draining")
         assert int(response.headers["retry-after"]) >= 1
-    assert value(client, "psanet_ready") == 0
+    assert metric(client, "psanet_ready") == 0
 
 
 def test_a_service_without_its_models_is_alive_but_not_ready() -> None:
@@ -126,7 +114,7 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing_and_is_logged_under_its_id(
     assert "secret" in caplog.text
     engine.error = None
     assert client.post("/segment", content=FILE, headers=RAW).status_code == 200
-    assert value(client, "psanet_problems_total", code="internal_error") == 1
+    assert metric(client, "psanet_problems_total", code="internal_error") == 1
 
 
 @pytest.mark.parametrize(
@@ -216,75 +204,6 @@ def test_the_openapi_document_describes_segment_and_its_problems(client: TestCli
     for status in problems:
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
     assert {"/segment", "/models", "/healthz", "/readyz", "/metrics"} == set(document["paths"])
-
-
-def test_metrics_count_requests_by_route_and_code(client: TestClient) -> None:
-    client.post("/segment", content=FILE, headers=RAW)
-    client.post("/segment", content=b"text", headers=RAW)
-    for number in range(5):
-        client.get(f"/nowhere/{number}")
-    assert value(client, "psanet_requests_total", route="/segment", code="200") == 1
-    assert value(client, "psanet_requests_total", route="/segment", code="415") == 1
-    assert value(client, "psanet_requests_total", route="unmatched", code="404") == 5
-    assert value(client, "psanet_problems_total", code="unsupported_image") == 1
-    for stage in ("decode", "queue", "infer", "encode"):
-        assert value(client, "psanet_stage_seconds_count", stage=stage) == 1
-    assert value(client, "psanet_windows_total", model="tiny") > 0
-    assert value(client, "psanet_model_info", model="tiny", engine="fake") == 1
-    for gauge in (
-        "psanet_requests_in_progress",
-        "psanet_queue_depth",
-        "psanet_workers_busy",
-        "psanet_buffered_bytes",
-    ):
-        assert value(client, gauge) == 0
-
-
-def test_labels_of_metrics_stay_few_whatever_is_asked_for(client: TestClient) -> None:
-    for number in range(30):
-        client.get(f"/page/{number}")
-        client.post(f"/segment?model=m{number}", content=FILE, headers=RAW)
-        client.request(f"VERB{number}", f"/{number}")
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    routes = {
-        sample.labels["route"] for family in families for sample in family.samples if "route" in sample.labels
-    }
-    assert routes <= {"/segment", "/metrics", "unmatched", "/page"}
-
-
-def test_health_checks_are_not_logged_and_requests_are(
-    client: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, logger="service.access"):
-        for path in ("/healthz", "/readyz", "/metrics"):
-            client.get(path)
-        assert not caplog.records
-        client.get("/models")
-    (record,) = caplog.records
-    assert (record.__dict__["route"], record.__dict__["status"]) == ("/models", 200)
-
-
-def test_two_apps_keep_their_numbers_apart() -> None:
-    first, second = TestClient(tiny_app()), TestClient(tiny_app())
-    first.get("/models")
-    assert value(first, "psanet_requests_total", route="/models") == 1
-    assert value(second, "psanet_requests_total", route="/models") == 0
-
-
-def test_log_lines_are_json_with_the_id_of_the_request(client: TestClient) -> None:
-    from service.logs import JsonFormatter, TextFormatter, request_id
-
-    record: Any = logging.LogRecord("a.b", logging.INFO, "", 0, "line\n%d", (2,), None)
-    record.status = 200
-    token = request_id.set("id-1")
-    try:
-        document = json.loads(JsonFormatter().format(record))
-        text = TextFormatter().format(record)
-    finally:
-        request_id.reset(token)
-    assert document["message"] == "line\n2"
-    assert (document["level"], document["request_id"], document["status"]) == ("info", "id-1", 200)
-    assert text.endswith("[id-1]")
 
 
 def test_memory_is_given_back_after_work_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""SIGTERM: ready turns 503 at once, what was accepted is finished, and only then does the server end."""
+
+import asyncio
+import socket
+
+import httpx2
+
+from service.server import build_server
+from tests.service.fakes import FakeEngine, encoded, three_colors, tiny_app
+
+FILE = encoded(three_colors())
+RAW = {"content-type": "application/octet-stream"}
+
+
+def test_draining_waits_for_accepted_work_and_then_ends() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    app = tiny_app(engine)
+
+    async def scenario() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ready = asyncio.Event()
+        server = build_server(app, app.state.service.settings, announce=ready.set)
+        running = asyncio.create_task(server._serve([listener]))
+        await asyncio.wait_for(ready.wait(), 10)
+        async with httpx2.AsyncClient(timeout=20) as client:
+            accepted = asyncio.create_task(client.post(f"{url}/segment", content=FILE, headers=RAW))
+            await asyncio.to_thread(engine.entered.wait, 10)
+            server.handle_exit(15, None)
+            assert (await client.get(f"{url}/readyz")).status_code == 503
+            assert (await client.get(f"{url}/healthz")).status_code == 200
+            assert (await client.post(f"{url}/segment", content=FILE, headers=RAW)).json()[
+                "code"
+            ] == "draining"
+            assert not running.done()
+            engine.gate.set()
+            assert (await accepted).status_code == 200
+            await asyncio.wait_for(running, 10)
+
+    asyncio.run(scenario())
+
+
+def test_work_that_outlasts_the_drain_time_gets_503_and_the_server_ends() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    app = tiny_app(engine, drain_s=0.2)
+
+    async def scenario() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        ready = asyncio.Event()
+        server = build_server(app, app.state.service.settings, announce=ready.set)
+        running = asyncio.create_task(server._serve([listener]))
+        await asyncio.wait_for(ready.wait(), 10)
+        async with httpx2.AsyncClient(timeout=20) as client:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/segment"
+            accepted = asyncio.create_task(client.post(url, content=FILE, headers=RAW))
+            await asyncio.to_thread(engine.entered.wait, 10)
+            server.handle_exit(15, None)
+            response = await accepted
+            assert (response.status_code, response.json()["code"]) == (503, "draining")
+            await asyncio.wait_for(running, 10)
+        engine.gate.set()
+
+    asyncio.run(scenario())
