@@ -269,20 +269,28 @@ def test_a_checkpoint_is_predicted_as_the_predictor_does(
 ) -> None:
     network = tiny_network(classes=11)
     path = tmp_path / "net.pth"
-    content = {"format": FORMAT, "config": network.config.to_dict(), "state_dict": network.state_dict()}
-    torch.save(content, path)
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(photos / "noise.png")
+    state = network.state_dict()
+    for key in [key for key in state if key.startswith("cls.")][-2:]:
+        state[key] *= 100  # sharper, so that places and classes differ
+    torch.save({"format": FORMAT, "config": network.config.to_dict(), "state_dict": state}, path)
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((90, 70)).save(photos / "blobs.png")
     status, _, _ = run(
-        *(capsys, photos / "noise.png", "--out", tmp_path / "out", "--model", path, "--dataset", "camvid"),
+        *(capsys, photos / "blobs.png", "--out", tmp_path / "out", "--model", path, "--dataset", "camvid"),
         *("--scales", "0.5,1", "--base-size", "80", "--flip", "--threads", "1"),
+        *("--output", "labels,confidence"),
     )
     assert status == 0
     predictor = Predictor.open(path, dataset="camvid", threads=1)
-    image = read_image(photos / "noise.png")
-    expected = predictor.predict(image, scales=(0.5, 1), base_size=80, flip=True).labels
-    assert len(np.unique(expected)) > 1
-    assert (np.asarray(Image.open(tmp_path / "out/labels/noise.png")) == expected).mean() > 0.999
+    expected = predictor.predict(
+        read_image(photos / "blobs.png"), scales=(0.5, 1), base_size=80, flip=True, confidence=True
+    )
+    assert expected.confidence is not None
+    assert np.ptp(expected.confidence) > 0.1  # or the comparison would say nothing
+    confidence = np.asarray(Image.open(tmp_path / "out/confidence/blobs.png"))
+    assert np.abs(confidence - 255 * expected.confidence).max() < 1
+    labels = np.asarray(Image.open(tmp_path / "out/labels/blobs.png"))
+    assert (labels == expected.labels).mean() > 0.999
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a file"])
