@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from inference.arrays import Array
 from inference.bundle import Bundle, ModelInfo, resolve_model
-from inference.errors import EngineError, ParameterError
-from models.labels import LABEL_SETS
+from inference.errors import BundleError, EngineError, ParameterError
+from inference.source import source_of
 from models.options import ArchitectureOptions
 
 ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
@@ -101,38 +101,17 @@ def open_model(
 
 
 def _open_source(bundle: Bundle, device: str, threads: int | None) -> tuple[ModelInfo, Engine]:
-    """The checkpoint that a bundle was made from, on PyTorch; EngineError where it lies no more."""
-    info, folder, architecture = bundle.info, bundle.folder, bundle.info.architecture
-    candidates = [folder / f"{info.name}.safetensors"]
-    if info.source_file is not None:
-        candidates += [Path(info.source_file), folder / info.source_file]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        raise EngineError(
-            f"{folder} holds no PyTorch weights, and the checkpoint that it was made from is none of "
-            f"{', '.join(map(str, candidates))}: choose --engine onnxruntime, or give the checkpoint itself"
-        )
-    options = ArchitectureOptions(
-        psa_type=architecture.psa_type,
-        compact=architecture.compact,
-        mask_hw=architecture.mask_hw,
-        crop_hw=info.crop_hw,
-        shrink_factor=architecture.shrink_factor,
-        normalization_factor=architecture.normalization_factor,
-        align_corners=info.align_corners,
-    )
-    dataset = info.dataset if info.dataset in LABEL_SETS else None
+    """The checkpoint that a bundle was made from, on PyTorch; EngineError where that cannot be had."""
     library = _pytorch()
-    found, engine = library.open_checkpoint(
-        path, dataset=dataset, options=options, device=device, threads=threads
-    )
-    if info.source_sha256 not in (None, found.source_sha256):
-        engine.close()
-        raise EngineError(
-            f"{path} is not the file that the bundle {info.name} was made from (its sha256 differs): choose "
-            "--engine onnxruntime, export the bundle anew, or give the checkpoint itself as the model"
-        )
-    return info, engine
+    try:
+        with source_of(bundle) as source:
+            found, engine = library.open_checkpoint(
+                source.path, **source.arguments, device=device, threads=threads
+            )
+        source.require_same(found.source_sha256)
+    except BundleError as error:
+        raise EngineError(f"engine torch: {error}") from error
+    return bundle.info, engine
 
 
 def _pytorch() -> Any:

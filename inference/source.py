@@ -1,0 +1,94 @@
+"""The checkpoint that a bundle was made from: where it lies, and what to read it with. Free of torch.
+
+Not here: reading it (`models/checkpoint.py`).
+
+    with source_of(read_bundle(folder)) as source: load_checkpoint(source.path, **source.arguments)
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.bundle import Bundle, ModelInfo
+from inference.errors import BundleError
+from models.labels import LABEL_SETS
+from models.options import ArchitectureOptions
+
+
+@dataclass(frozen=True)
+class Source:
+    """A bundle's checkpoint. dataset, options: what its own keys may not tell and `model.json` does, as
+    `load_checkpoint` takes them; `dataset` may be a file that is gone with the `with` block."""
+
+    bundle: Bundle
+    path: Path
+    dataset: str
+    options: ArchitectureOptions
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `load_checkpoint`."""
+        return {"dataset": self.dataset, "options": self.options}
+
+    def require_same(self, sha256: str) -> None:
+        """Raises BundleError unless the checkpoint that was read is the one that the bundle was made from."""
+        if self.bundle.info.source_sha256 not in (None, sha256):
+            raise BundleError(
+                f"{self.path} is not the file that {self.bundle.folder} was made from (its sha256 differs): "
+                "export the bundle anew, or give the checkpoint itself as the model"
+            )
+
+
+@contextmanager
+def source_of(bundle: Bundle) -> Iterator[Source]:
+    """The checkpoint of `bundle`; raises BundleError where it lies no more."""
+    info, folder = bundle.info, bundle.folder
+    named = Path(info.source_file or f"{info.name}.safetensors")
+    places = dict.fromkeys([folder / named, folder / named.name, folder.parent / named.name])
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise BundleError(
+            f"{folder} holds no PyTorch weights, and {named.name}, which it was made from, is none of "
+            f"{', '.join(map(str, places))}: choose --engine onnxruntime, or give the checkpoint itself"
+        )
+    with _labels_of(info) as dataset:
+        yield Source(bundle, Path(os.path.normpath(path)), dataset, _options_of(info))
+
+
+def _options_of(info: ModelInfo) -> ArchitectureOptions:
+    network = info.architecture
+    if network.context != "psa":
+        return ArchitectureOptions(crop_hw=network.crop_hw)
+    return ArchitectureOptions(
+        psa_type=network.psa_type,
+        compact=network.compact,
+        mask_hw=network.psa_mask_hw,
+        crop_hw=network.crop_hw,
+        shrink_factor=network.shrink_factor,
+        normalization_factor=network.normalization_factor,
+    )
+
+
+@contextmanager
+def _labels_of(info: ModelInfo) -> Iterator[str]:
+    """A known name, or a JSON file of labels of the user's own."""
+    known = LABEL_SETS.get(info.dataset)
+    if known is not None and (known.class_names, known.palette) == (info.class_names, info.palette):
+        yield info.dataset
+        return
+    values = {
+        "name": info.dataset,
+        "class_names": info.class_names,
+        "palette": info.palette,
+        "base_size": info.base_size,
+        "label_ids": info.label_ids,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "labels.json"
+        file.write_text(json.dumps(values), encoding="utf-8")
+        yield str(file)

@@ -1,0 +1,279 @@
+"""Engines: what they compute, what they open, and what they say when they cannot."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from inference.bundle import ModelInfo, read_bundle, write_model_json
+from inference.engines import open_model
+from inference.errors import BundleError, EngineError, ParameterError
+from inference.predictor import Predictor
+from models.checkpoint import CheckpointError, load_checkpoint
+from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
+from tests.inference.fakes import made_info
+from tests.oracle import published_probabilities
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def made_model(
+    *, classes: int = 5, side: int | str = 33, name: str = "logits", kind: int = TensorProto.FLOAT
+) -> onnx.ModelProto:
+    """One convolution at stride 8; `side` of the images, a name leaves it open."""
+    coarse = (side - 1) // 8 + 1 if isinstance(side, int) else "coarse"
+    weights = np.random.default_rng(0).normal(0, 0.02, (classes, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Conv", ["pixels", "w"], [name], strides=[8, 8], pads=[1, 1, 1, 1]),
+        ],
+        "made",
+        [helper.make_tensor_value_info("image", kind, ["N", 3, side, side])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes, coarse, coarse])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def make_bundle(folder: Path, info: ModelInfo | None = None, **model: Any) -> Path:
+    folder.mkdir()
+    write_model_json(folder, info or made_info())
+    onnx.save(made_model(**model), folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny PSANet in the official format."""
+    folder = tmp_path_factory.mktemp("official")
+    return save_official(tiny_network(tiny_config(aux=True)), folder / "psanet18_camvid.pth")
+
+
+def some_images(count: int, side: int) -> np.ndarray:
+    return np.random.default_rng(3).uniform(0, 255, (count, 3, side, side)).astype(np.float32)
+
+
+@pytest.mark.parametrize("side", [33, "side"])
+def test_onnx_runtime_runs_any_number_of_images(tmp_path: Path, side: int | str) -> None:
+    info, engine = open_model(make_bundle(tmp_path / "b", side=side), threads=1)
+    assert info == made_info()
+    assert (engine.name, engine.device, engine.max_batch) == ("onnxruntime", "cpu", None)
+    assert (engine.crop_hw, engine.coarse_hw) == ((33, 33), (5, 5))
+    images = some_images(3, 33)
+    assert engine.to_device(images) is images
+    logits = engine.infer(images)
+    assert (logits.shape, logits.dtype) == ((3, 5, 5, 5), np.float32)
+    np.testing.assert_allclose(engine.infer(images[1:2]), logits[1:2], atol=1e-5)
+    np.testing.assert_allclose(engine.infer(images[..., ::-1])[..., ::-1].shape, logits.shape)
+
+
+def test_onnx_runtime_and_the_stitching_give_the_published_probabilities(tmp_path: Path) -> None:
+    predictor = Predictor.open(make_bundle(tmp_path / "b"))
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    found = predictor.predict(image, scales=(0.5, 1.0), flip=True, probabilities=True)
+    expected = published_probabilities(
+        predictor.engine.infer,
+        image,
+        crop_hw=(33, 33),
+        base_size=60,
+        mean_rgb=predictor.info.mean_rgb,
+        scales=(0.5, 1.0),
+        flip=True,
+    )
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    predictor.close()
+    with pytest.raises(EngineError, match="closed"):
+        predictor.predict(image)
+
+
+def test_threads_may_share_a_session(tmp_path: Path) -> None:
+    _, engine = open_model(make_bundle(tmp_path / "b"))
+    images = some_images(8, 33)
+    expected = engine.infer(images)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda index: engine.infer(images[index : index + 1]), range(8)))
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x0a\x12\x00", "half"])
+def test_a_broken_model_file_is_a_bundle_error(tmp_path: Path, content: bytes | str) -> None:
+    path = make_bundle(tmp_path / "b") / "model.onnx"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if isinstance(content, str) else content)
+    with pytest.raises(BundleError, match=r"model\.onnx.*export the checkpoint anew"):
+        open_model(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"classes": 4}, "classes 4 and its model.json says 5"),
+        ({"side": 41}, "crop height 41 and its model.json says 33"),
+        ({"name": "scores"}, "in place of image and logits"),
+        ({"kind": TensorProto.UINT8}, "uint8"),
+    ],
+)
+def test_a_model_file_of_another_model_is_a_bundle_error(
+    tmp_path: Path, model: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        open_model(make_bundle(tmp_path / "b", **model))
+
+
+def test_cuda_that_is_not_there_is_an_error_not_the_cpu(tmp_path: Path, official: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match="--device cpu"):
+        open_model(make_bundle(tmp_path / "b"), device="cuda")
+    with pytest.raises(EngineError, match="--device cpu"):
+        open_model(official, device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    "options", [{"engine": "openvino"}, {"device": "tpu"}, {"device": "cuda:x"}, {"threads": 0}]
+)
+def test_unknown_choices_say_what_there_is(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=r"choose|1 or more"):
+        open_model(make_bundle(tmp_path / "b"), **options)
+
+
+def test_tensorrt_says_what_else_there_is(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no TensorRT engine.*onnxruntime or torch"):
+        open_model(make_bundle(tmp_path / "b"), engine="tensorrt")
+
+
+def test_options_for_checkpoints_are_refused_for_bundles(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="leave out the data set"):
+        open_model(make_bundle(tmp_path / "b"), dataset="camvid")
+
+
+def test_a_checkpoint_runs_in_pytorch_and_describes_itself(official: Path) -> None:
+    info, engine = open_model(official, threads=torch.get_num_threads())
+    assert (engine.name, engine.device, engine.crop_hw, engine.coarse_hw) == (
+        "torch",
+        "cpu",
+        (65, 65),
+        (9, 9),
+    )
+    assert (info.name, info.dataset, info.classes, info.base_size) == ("psanet18_camvid", "camvid", 11, 480)
+    assert (info.crop_hw, info.precision, info.source_sha256) == (
+        (65, 65),
+        "fp32",
+        load_checkpoint(official).sha256,
+    )
+    images = some_images(2, 65)
+    logits = engine.infer(engine.to_device(images))
+    assert isinstance(logits, np.ndarray)
+    network = tiny_network(tiny_config(aux=True))
+    with torch.no_grad():
+        expected = network.coarse_logits(torch.from_numpy(images))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    as_tensor = engine.infer(torch.from_numpy(images))
+    assert isinstance(as_tensor, torch.Tensor)
+    assert not as_tensor.requires_grad
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(images)
+
+
+def test_the_predictor_gives_the_networks_own_probabilities_on_one_window(official: Path) -> None:
+    predictor = Predictor.open(official)
+    image = np.random.default_rng(5).integers(0, 256, (65, 65, 3), np.uint8)
+    found = predictor.predict(image, base_size=65, probabilities=True)
+    with torch.no_grad():
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        expected = tiny_network(tiny_config(aux=True))(pixels).softmax(1)[0]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+
+
+def test_onnx_runtime_on_a_checkpoint_says_to_export_it(official: Path) -> None:
+    with pytest.raises(EngineError, match=r"python -m export\.onnx --ckpt"):
+        open_model(official, engine="onnxruntime")
+
+
+def test_a_file_that_is_no_checkpoint_is_the_loaders_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"not one")
+    with pytest.raises(CheckpointError, match=r"x\.pth"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("labels", ["camvid", "my streets"])
+def test_pytorch_runs_a_bundles_source_where_it_still_lies(tmp_path: Path, labels: str) -> None:
+    checkpoint = save_own(tiny_network(tiny_config()), tmp_path / "source.pth")
+    read, _ = open_model(checkpoint)
+    info = made_info(
+        11,
+        (65, 65),
+        name="mine",
+        architecture=read.architecture,
+        dataset=labels,
+        source_file="../source.pth",
+        source_sha256=read.source_sha256,
+    )
+    folder = make_bundle(tmp_path / "b", info, classes=11, side=65)
+    found, engine = open_model(folder, engine="torch")
+    assert found == info
+    assert engine.name == "torch"
+    checkpoint.write_bytes(save_own(tiny_network(tiny_config(), seed=1), tmp_path / "new.pth").read_bytes())
+    with pytest.raises(EngineError, match="sha256 differs"):
+        open_model(folder, engine="torch")
+    checkpoint.unlink()
+    with pytest.raises(EngineError, match=r"no PyTorch weights.*source\.pth.*--engine onnxruntime"):
+        open_model(folder, engine="torch")
+    assert read_bundle(folder).info == info
+
+
+@pytest.mark.parametrize(("module", "mend"), [("torch", "make setup"), ("onnxruntime", "make setup")])
+def test_a_library_that_is_not_installed_is_named_with_the_mend(
+    tmp_path: Path, official: Path, module: str, mend: str
+) -> None:
+    model = official if module == "torch" else make_bundle(tmp_path / "b")
+    code = (
+        "import sys\n"
+        f"sys.modules[{module!r}] = None\n"
+        "from inference.engines import open_model\n"
+        "from inference.errors import EngineError\n"
+        "try:\n"
+        f"    open_model({str(model)!r})\n"
+        "except EngineError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "is not installed" in run.stdout
+    assert mend in run.stdout
+
+
+def test_a_bundle_is_served_without_torch(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "b")
+    code = (
+        "import sys, numpy as np\n"
+        "sys.modules['torch'] = None\n"
+        "from inference.predictor import Predictor\n"
+        f"found = Predictor.open({str(tmp_path / 'b')!r}).predict(np.zeros((40, 60, 3), np.uint8), flip=True)\n"
+        "print(found.labels.shape, 'torch' in sys.modules and sys.modules['torch'])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert run.stdout.strip() == "(40, 60) None"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_pytorch_on_a_gpu_gives_the_labels_of_the_cpu(official: Path) -> None:
+    image = np.random.default_rng(7).integers(0, 256, (100, 150, 3), np.uint8)
+    options: dict[str, Any] = {"scales": (0.5, 1.0), "flip": True, "base_size": 150, "probabilities": True}
+    on_cpu = Predictor.open(official).predict(image, **options)
+    on_gpu = Predictor.open(official, device="cuda").predict(image, **options)
+    assert (on_cpu.labels == on_gpu.labels).mean() > 0.99
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=2e-2)
