@@ -46,8 +46,8 @@ def main() -> int:
         server.run(sockets=[listener])
     service = app.state.service
     code = 0 if service.failure is None else _complain(service.failure, 2)
-    if service.pool.running:
-        # An engine call that does not end cannot be stopped, and Python would wait for its thread.
+    if service.pool.running or service.loading:
+        # An engine call or the building of an engine cannot be stopped, and Python would wait for its thread.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)

@@ -34,12 +34,11 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(service.tidy())]
+        tidying = asyncio.create_task(service.tidy())
         if not len(service.models):
-            tasks.append(asyncio.create_task(service.load()))
+            service.start_loading()
         yield
-        for task in tasks:
-            task.cancel()
+        tidying.cancel()
         service.close()
 
     app = FastAPI(

@@ -60,7 +60,6 @@ def _segment(
     started = time.perf_counter()
     ticket.check()
     image = decode_image(data, max_pixels=max_pixels)
-    del data
     decoded = time.perf_counter()
     ticket.check()
     prediction = predictor.predict(

@@ -1,6 +1,7 @@
 """The handlers. Each checks, awaits and answers; the work is done by the pool's threads."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -76,7 +77,11 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         answer = await service.pool.run(work, _client_leaves(request))
     name = predictor.info.name
     service.metrics.answered(answer.timings, answer.windows, name)
-    headers = {"X-Model": name, "Server-Timing": answer.timings.header(), "Cache-Control": "no-store"}
+    headers = {
+        "X-Model": _header_text(name),
+        "Server-Timing": answer.timings.header(),
+        "Cache-Control": "no-store",
+    }
     return Response(answer.content, media_type=answer.media_type, headers=headers)
 
 
@@ -122,6 +127,11 @@ def _describe(predictor: Predictor, default: bool) -> ModelDocument:
         engine=predictor.engine.name,
         device=predictor.engine.device,
     )
+
+
+def _header_text(name: str) -> str:
+    """A model's name as a header can carry it: as it is, or percent-encoded where it is not plain ASCII."""
+    return name if name.isascii() and name.isprintable() else quote(name)
 
 
 def _refuse_repeated(request: Request) -> None:

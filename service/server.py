@@ -123,6 +123,8 @@ class Server(uvicorn.Server):
 
     def _drain(self, until: float) -> None:
         now = time.monotonic()
+        # Answers that are written but not yet read may leave in what remains of the time.
+        self.config.timeout_graceful_shutdown = max(1, round(until - now))
         if self._service.in_progress == 0:
             self.should_exit = True
         elif now >= until and not self._hurried:

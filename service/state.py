@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from contextlib import suppress
+from threading import Thread
 
 from service import memory
 from service.errors import Problem
@@ -28,6 +30,7 @@ class Service:
         self.metrics = Metrics()
         self.in_progress = 0
         self.draining = False
+        self.loading = False
         self.failure: str | None = None
         watch = self.metrics.watch
         watch(
@@ -46,13 +49,30 @@ class Service:
         """Whether requests for work are taken."""
         return len(self.models) > 0 and not self.draining
 
-    async def load(self) -> None:
-        """Open the configured models in a thread. A failure is kept in `failure`, which ends the server."""
+    def start_loading(self) -> None:
+        """Open the configured models in a thread. A failure is kept in `failure`, which ends the server.
+
+        The thread is a daemon: building an engine can take minutes, and a signal must not wait for it.
+        """
+        self.loading = True
+        loop = asyncio.get_running_loop()
+        Thread(target=self._load, args=(loop,), name="psanet-loading", daemon=True).start()
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        loaded, failure = Models(), None
         try:
-            self.models = Models(await asyncio.to_thread(open_predictors, self.settings))
-        except HostingError as error:
-            self.failure = str(error)
-            return
+            loaded = Models(open_predictors(self.settings))
+        except Exception as error:
+            if not isinstance(error, HostingError):
+                logger.exception("loading the models failed")
+            failure = str(error) or type(error).__name__
+        with suppress(
+            RuntimeError
+        ):  # the loop has been closed meanwhile: nobody waits for the models any more
+            loop.call_soon_threadsafe(self._loaded, loaded, failure)
+
+    def _loaded(self, models: Models, failure: str | None) -> None:
+        self.loading, self.models, self.failure = False, models, failure
         self._announce()
 
     def refuse_unless_open(self) -> None:

@@ -2,10 +2,19 @@
 
 import asyncio
 import socket
+import threading
+import time
 
 import httpx2
+import pytest
+from starlette.responses import Response
+from starlette.testclient import TestClient
 
+from inference.predictor import Predictor
+from service import state
+from service.app import create_app
 from service.server import build_server
+from service.settings import Settings
 from tests.service.fakes import FakeEngine, encoded, three_colors, tiny_app
 
 FILE = encoded(three_colors())
@@ -65,3 +74,47 @@ def test_work_that_outlasts_the_drain_time_gets_503_and_the_server_ends() -> Non
         engine.gate.set()
 
     asyncio.run(scenario())
+
+
+def test_a_service_that_is_still_loading_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def slow(_: Settings) -> dict[str, Predictor]:
+        gate.wait(20)
+        return {}
+
+    monkeypatch.setattr(state, "open_predictors", slow)
+    started = time.monotonic()
+    with TestClient(create_app(Settings())) as client:
+        assert client.get("/readyz").json()["code"] == "not_ready"
+    assert time.monotonic() - started < 10
+    gate.set()
+
+
+def test_a_slow_reader_gets_all_of_its_answer_while_the_server_ends() -> None:
+    app = tiny_app(drain_s=20)
+
+    @app.get("/large")
+    async def large() -> Response:
+        return Response(bytes(20_000_000))
+
+    async def scenario() -> int:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        ready = asyncio.Event()
+        server = build_server(app, app.state.service.settings, announce=ready.set)
+        running = asyncio.create_task(server._serve([listener]))
+        await asyncio.wait_for(ready.wait(), 10)
+        reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1 << 16)
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = len(await reader.read(1000))
+        server.handle_exit(15, None)
+        await asyncio.sleep(2)
+        assert not running.done(), "the process would have ended with half of the answer unsent"
+        while piece := await reader.read(1 << 20):
+            received += len(piece)
+        await asyncio.wait_for(running, 10)
+        writer.close()
+        return received
+
+    assert asyncio.run(scenario()) > 20_000_000

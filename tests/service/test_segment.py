@@ -151,6 +151,14 @@ def test_several_models_are_chosen_by_name_and_the_first_is_the_default() -> Non
     assert "a, b" in unknown.json()["detail"]
 
 
+def test_a_model_may_have_any_name() -> None:
+    for name, header in (("straße 模型\n", "stra%C3%9Fe%20%E6%A8%A1%E5%9E%8B%0A"), ("a b,c", "a b,c")):
+        client = TestClient(create_app(Settings(), {name: tiny_predictor(name)}))
+        assert ask(client).headers["x-model"] == header
+        response = client.post("/segment", params={"model": name}, content=FILE, headers=RAW)
+        assert response.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
