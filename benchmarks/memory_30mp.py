@@ -1,8 +1,8 @@
 """Peak memory of stitching 30 megapixels with 150 classes, with an engine that costs nothing. JSON last.
 
-Prints what the plan said and what the process held at most above what it held before. Not a benchmark of a network.
+Prints what the plan said, and what the process held at most above what it held before.
 
-    python benchmarks/memory_30mp.py [--scales 0.5,0.75,1,1.25,1.5,1.75 --flip] [--base-size 6708] [--budget-mib 2048]
+    python benchmarks/memory_30mp.py --scales 0.5,0.75,1,1.25,1.5,1.75 --flip --base-size 2048
 """
 
 import argparse

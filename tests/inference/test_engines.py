@@ -259,7 +259,8 @@ def test_a_bundle_is_served_without_torch(tmp_path: Path) -> None:
         "import sys, numpy as np\n"
         "sys.modules['torch'] = None\n"
         "from inference.predictor import Predictor\n"
-        f"found = Predictor.open({str(tmp_path / 'b')!r}).predict(np.zeros((40, 60, 3), np.uint8), flip=True)\n"
+        f"predictor = Predictor.open({str(tmp_path / 'b')!r})\n"
+        "found = predictor.predict(np.zeros((40, 60, 3), np.uint8), flip=True)\n"
         "print(found.labels.shape, 'torch' in sys.modules and sys.modules['torch'])\n"
     )
     run = subprocess.run(
