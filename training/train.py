@@ -78,6 +78,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
         drop_last=True,
+        # Its own, or making the loader's workers would move the state that resuming puts back.
+        generator=torch.Generator().manual_seed(config.seed),
     )
 
     network.train()
