@@ -1,0 +1,80 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.checkpoint import load_backbone
+from models.resnet import ResNet
+from training.pretrain import augment, load
+
+
+def archive(path: Path, count: int, seed: int) -> np.ndarray:
+    """WebP images of one colour end to end, as the archives hold them; returns the colours."""
+    colors = np.random.default_rng(seed).integers(0, 256, (count, 3), dtype=np.uint8)
+    parts = []
+    for color in colors:
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), tuple(map(int, color))).save(buffer, "WEBP", lossless=True)
+        parts.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    offsets = np.cumsum([0, *map(len, parts)])
+    np.savez(path, data=np.concatenate(parts), offsets=offsets, labels=np.arange(count) % 3)
+    return colors
+
+
+def test_archives_are_read_in_order_as_rgb(tmp_path: Path) -> None:
+    first, second = archive(tmp_path / "train-0.npz", 5, 0), archive(tmp_path / "train-1.npz", 4, 1)
+    images, labels = load([tmp_path / "train-0.npz", tmp_path / "train-1.npz"])
+    assert (images.shape, images.dtype) == ((9, 3, 64, 64), torch.uint8)
+    np.testing.assert_array_equal(images[:, :, 0, 0].numpy(), np.concatenate([first, second]))
+    assert labels.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 0]
+
+
+def test_augmentation_keeps_size_and_range_and_follows_its_generator() -> None:
+    images = torch.rand(6, 3, 32, 32)
+    once = augment(images, torch.Generator().manual_seed(1))
+    again = augment(images, torch.Generator().manual_seed(1))
+    other = augment(images, torch.Generator().manual_seed(2))
+    assert once.shape == images.shape
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    assert once.min() >= images.min() - 1e-6
+    assert once.max() <= images.max() + 1e-6
+
+
+def test_the_command_writes_weights_that_a_training_starts_from(tmp_path: Path) -> None:
+    archive(tmp_path / "train-0.npz", 24, 0)
+    archive(tmp_path / "val.npz", 6, 1)
+    out = tmp_path / "resnet18.pth"
+    command = [sys.executable, "-m", "training.pretrain", "--data", str(tmp_path), "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--epochs", "2", "--batch", "8"], capture_output=True, text=True, check=True
+    )
+    assert 0 <= json.loads(done.stdout.splitlines()[-1])["top1"] <= 1
+    backbone = ResNet(18)
+    before = backbone.layer4[0].conv1.weight.clone()
+    load_backbone(backbone, out)
+    assert not torch.equal(before, backbone.layer4[0].conv1.weight)
+
+
+@pytest.mark.parametrize("missing", ["train-0.npz", "val.npz"])
+def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str) -> None:
+    for name in {"train-0.npz", "val.npz"} - {missing}:
+        archive(tmp_path / name, 3, 0)
+    command = [
+        sys.executable,
+        "-m",
+        "training.pretrain",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "x.pth"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "holds no train-*.npz and val.npz" in done.stderr
