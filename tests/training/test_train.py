@@ -135,7 +135,12 @@ def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path
         "training/configs/camvid_psanet18.yaml",
         *TINY,
     ]
-    command += ["iterations=2", "model.crop_hw=[241, 241]", f"data.root={miniature}", f"out={tmp_path / 'out'}"]
+    command += [
+        "iterations=2",
+        "model.crop_hw=[241, 241]",
+        f"data.root={miniature}",
+        f"out={tmp_path / 'out'}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     trained = json.loads(done.stdout.splitlines()[-1])
     assert Path(trained["checkpoint"]).is_file()
