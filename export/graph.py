@@ -3,8 +3,8 @@
 A runtime that has a kernel of that name may use it; every other one runs the function, which travels in the
 file. One body serves both directions and masks of any size: the direction enters the index arithmetically
 (there is no `If`), positions beyond a smaller mask are clamped and then set to 0. The index is computed in
-the graph, in int32, from the sizes of the features alone, so that a runtime folds it once at load and the file
-stays free of large constants.
+the graph, in int32, from the sizes of the features alone, so that a runtime folds it once at load and the
+file stays free of large constants.
 
 Not here: exporting a network (`export/onnx.py`).
 

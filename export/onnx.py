@@ -3,8 +3,8 @@
     python -m export.onnx --ckpt psanet50_ade20k.pth --out psanet50_ade20k
 
 The file runs in any ONNX runtime (`export/graph.py` says how); its input is pixels, its output the coarse
-logits that `model.json` says how to resample. The last line on stdout is one JSON object. Exit code 1: the file
-did not give the network's logits and was not kept; 2: something cannot be done, the message has the mend.
+logits that `model.json` says how to resample. The last line on stdout is one JSON object. Exit code 1: the
+file did not give the network's logits and was not kept; 2: it cannot be done, the message has the mend.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def _checkpoint_of(bundle: Bundle) -> Path:
     places = [bundle.folder / name, bundle.folder / Path(name).name, bundle.folder.parent / Path(name).name]
     for place in places:
         if place.is_file():
-            return Path(os.path.relpath(place)) if not bundle.folder.is_absolute() else place.resolve()
+            return Path(os.path.normpath(place))
     raise SourceError(
         f"{bundle.folder} was made from {Path(name).name}, which is neither at {places[0]} nor in or beside "
         "the bundle; bundles hold no PyTorch weights: give the checkpoint file"

@@ -23,7 +23,7 @@ LOGIT_TOLERANCE = 2e-3
 LABEL_TOLERANCE = {"fp32": 0.9999, "fp16": 0.9, "int8": 0.9}
 """The least share of equal labels."""
 USUAL_DEVIATION = 10.0
-"""Trained networks' logits deviate by about 5. Untrained ones' may by thousands, beyond what float32 resolves."""
+"""Trained networks' logits deviate by about 5, untrained ones' by up to thousands, which float32 blurs."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ class _Sums:
 
 
 def _infer(engine: Engine, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = engine.infer(images)
-    return logits
+    return np.ascontiguousarray(engine.infer(images), np.float32)
 
 
 def _at_full_size(coarse: NDArray[np.float32], like: Tensor, *, align_corners: bool) -> Tensor:

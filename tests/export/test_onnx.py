@@ -1,0 +1,264 @@
+"""From a checkpoint to a bundle: every kind of network, both precisions, the command line, mistakes."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import export.onnx
+from export.errors import UnavailableError, VerificationError
+from export.onnx import Exported, export_onnx, main
+from inference.bundle import read_bundle
+from inference.predictor import Predictor
+from models.checkpoint import load_checkpoint, save_safetensors
+from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Name → changes to the tiny configuration, and how many PSAMask nodes its graph holds.
+NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
+    "collect, smaller mask": ({"psa_type": "collect", "mask_hw": (3, 7)}, 1),
+    "distribute, even mask, not square": (
+        {"psa_type": "distribute", "mask_hw": (4, 6), "crop_hw": (49, 65)},
+        1,
+    ),
+    "bidirectional, neither shrunk nor softmax": (
+        {"shrink_factor": 1, "crop_hw": (41, 33), "normalization_factor": 2.0, "psa_softmax": False},
+        2,
+    ),
+    "bidirectional, compact": ({"compact": True}, 0),
+    "no context": ({"context": "none"}, 0),
+    "global pooling": ({"context": "global"}, 0),
+    "ASPP": ({"context": "aspp"}, 0),
+    "non-local": ({"context": "nonlocal"}, 0),
+    "pyramid pooling": ({"context": "ppm", "crop_hw": (57, 65)}, 0),
+}
+
+
+def psa_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if (node.domain, node.op_type) == ("psanet", "PSAMask")]
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bidirectional PSANet in the official format."""
+    network = tiny_network(tiny_config(aux=True))
+    return save_official(network, tmp_path_factory.mktemp("official") / "psanet18_camvid.pth")
+
+
+@pytest.fixture(scope="module")
+def exported(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Its bundle, in a folder elsewhere."""
+    return export_onnx(official, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_becomes_a_bundle_that_gives_its_logits(name: str, tmp_path: Path) -> None:
+    changes, expected = NETWORKS[name]
+    network = tiny_network(tiny_config(**changes))
+    result = export_onnx(save_own(network, tmp_path / "net.pth"))
+    assert result.folder == tmp_path / "net"
+    assert result.comparison.max_logit_error < 1e-4
+    bundle = read_bundle(result.folder)
+    assert bundle.info.architecture == network.config
+    assert bundle.info.crop_hw == network.config.crop_hw
+    model = onnx.load(bundle.onnx_path)
+    assert len(psa_nodes(model)) == expected
+    assert len(model.functions) == (1 if expected else 0)
+    assert bundle.info.psa_form == ("function" if expected else "none")
+    images = np.random.default_rng(0).uniform(0, 255, (3, 3, *network.config.crop_hw)).astype(np.float32)
+    with torch.inference_mode():
+        own = network.coarse_logits(torch.from_numpy(images)).numpy()
+    session = onnxruntime.InferenceSession(str(bundle.onnx_path), providers=["CPUExecutionProvider"])
+    for batch in (images[:1], images):
+        (logits,) = session.run(["logits"], {"image": batch})
+        np.testing.assert_allclose(logits, own[: len(batch)], atol=1e-4)
+
+
+def test_the_file_is_as_the_contract_has_it(exported: Exported) -> None:
+    model = onnx.load(exported.folder / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {item.domain: item.version for item in model.opset_import} == {"": 18, "psanet": 1}
+    (image,), (logits,) = model.graph.input, model.graph.output
+    for value, name, sizes in ((image, "image", [3, 65, 65]), (logits, "logits", [11, 9, 9])):
+        assert value.name == name
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        batch, *rest = value.type.tensor_type.shape.dim
+        assert (batch.dim_param, [side.dim_value for side in rest]) == ("N", sizes)
+    types = [{item.name: item.i for item in node.attribute} for node in psa_nodes(model)]
+    assert types == [{"mask_h": 9, "mask_w": 9, "type": kind} for kind in (0, 1)]
+    (function,) = model.functions
+    assert (function.domain, function.name, function.overload) == ("psanet", "PSAMask", "")
+
+
+def test_the_file_tells_nothing_of_the_machine_that_built_it(exported: Exported) -> None:
+    model = onnx.load(exported.folder / "model.onnx")
+    assert model.producer_name == "psanet-serving"
+    assert not model.metadata_props
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    text = (exported.folder / "model.onnx").read_bytes() + (exported.folder / "model.json").read_bytes()
+    assert str(ROOT).encode() not in text
+    assert str(exported.folder.parent).encode() not in text
+
+
+def test_batch_norm_is_folded_and_the_file_holds_the_weights_and_little_else(
+    official: Path, exported: Exported
+) -> None:
+    model = onnx.load(exported.folder / "model.onnx")
+    assert not {node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"}
+    state = load_checkpoint(official).state_dict
+    weights = sum(4 * value.numel() for key, value in state.items() if not key.startswith("aux."))
+    assert exported.size_bytes == (exported.folder / "model.onnx").stat().st_size
+    assert exported.size_bytes < weights + 100_000
+
+
+def test_model_json_says_what_the_model_is_and_where_it_is_from(official: Path, exported: Exported) -> None:
+    info, checkpoint = read_bundle(exported.folder).info, load_checkpoint(official)
+    assert (info.name, info.dataset, info.classes, info.base_size) == ("bundle", "camvid", 11, 480)
+    assert (info.precision, info.psa_form, info.align_corners, info.test_mode) == (
+        "fp32",
+        "function",
+        True,
+        "sliding",
+    )
+    assert info.architecture == checkpoint.config.replace(aux=False)
+    assert info.palette == checkpoint.labels.palette
+    assert info.source_sha256 == checkpoint.sha256
+    assert info.source_file is not None
+    assert (exported.folder / info.source_file).samefile(official)
+    assert {"torch", "onnx", "onnxruntime", "psanet-serving"} <= info.built_with.keys()
+    assert info.built_with["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+
+
+def test_the_predictor_labels_alike_from_the_bundle_and_from_the_checkpoint(
+    official: Path, exported: Exported
+) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    labels = []
+    for model in (exported.folder, official):
+        predictor = Predictor.open(model, threads=1)
+        labels.append(predictor.predict(image, scales=(0.25,)).labels)
+        predictor.close()
+    assert labels[0].shape == (70, 110)
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+def test_fp16_halves_the_file_and_keeps_a_float16_checkpoint_as_it_is(tmp_path: Path, official: Path) -> None:
+    source = tmp_path / "psanet18_camvid.safetensors"
+    save_safetensors(load_checkpoint(official), source)
+    result = export_onnx(source, precision="fp16")
+    assert result.size_bytes < 1.05 * source.stat().st_size
+    assert result.comparison.max_logit_error < 1e-4
+    assert read_bundle(result.folder).info.precision == "fp16"
+    kinds = {
+        item.data_type
+        for item in onnx.load(result.folder / "model.onnx").graph.initializer
+        if len(item.dims) > 3
+    }
+    assert kinds >= {onnx.TensorProto.FLOAT16}
+
+
+def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export.onnx", "--ckpt", str(official), "--out", str(tmp_path / "out")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    figures = json.loads(line)
+    assert figures["bundle"] == str(tmp_path / "out")
+    assert figures["max_logit_error"] <= 2e-3
+    assert figures["label_agreement"] >= 0.9999
+    assert figures["bytes"] == (tmp_path / "out" / "model.onnx").stat().st_size
+    assert figures["seconds"] > 0
+    assert "comparing with PyTorch" in run.stderr
+    assert "Warning" not in run.stderr
+
+
+@pytest.fixture
+def quick(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """The graph that `to_onnx` gives for the official checkpoint, without the wait; tests may spoil it."""
+    model = onnx.load(exported.folder / "model.onnx")
+    monkeypatch.setattr(export.onnx, "to_onnx", lambda network: model)
+    monkeypatch.setattr(logging.getLogger("export.onnx"), "level", logging.NOTSET)
+    return model
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_bundle_is_exported_anew_from_its_checkpoint(exported: Exported, tmp_path: Path) -> None:
+    again = export_onnx(exported.folder, tmp_path / "again", precision="fp16")
+    assert 0.45 < again.size_bytes / exported.size_bytes < 0.55
+    assert again.comparison.label_agreement > 0.99
+    first, second = read_bundle(exported.folder).info, read_bundle(again.folder).info
+    assert (first.source_sha256, first.architecture) == (second.source_sha256, second.architecture)
+
+
+@pytest.mark.parametrize("spoil", ["weight", "nan"])
+def test_what_is_not_the_network_is_not_kept(
+    spoil: str, quick: onnx.ModelProto, official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bias = next(item for item in quick.graph.initializer if item.name.endswith("cls.4.bias"))
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0] = values[0] + 0.01 if spoil == "weight" else np.nan
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    out = tmp_path / "out"
+    assert main(["--ckpt", str(official), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("in fp32" if spoil == "weight" else "not finite") in captured.err
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(VerificationError):
+        export_onnx(official, out)
+
+
+@pytest.mark.usefixtures("quick")
+def test_fp16_reports_where_fp32_would_fail(official: Path, quick: onnx.ModelProto, tmp_path: Path) -> None:
+    bias = next(item for item in quick.graph.initializer if item.name.endswith("cls.4.bias"))
+    values = onnx.numpy_helper.to_array(bias) + np.float32(0.01)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    result = export_onnx(official, tmp_path / "out", precision="fp16")
+    assert 0.009 < result.comparison.max_logit_error < 0.05
+
+
+def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says on stderr when it ends with 2 and says nothing on stdout."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_int8_is_refused_for_now(official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failing(
+        ["--ckpt", str(official), "--precision", "int8", "--out", str(tmp_path / "out")], capsys
+    )
+    assert "not available yet" in message
+    assert "--precision fp16" in message
+    with pytest.raises(UnavailableError):
+        export_onnx(official, precision="int8")
+
+
+def test_mistakes_end_with_2_and_the_mend(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    broken = tmp_path / "broken" / "net.pth"
+    broken.parent.mkdir()
+    broken.write_bytes(official.read_bytes()[:100_000])
+    for arguments, said in (
+        (["--ckpt", str(tmp_path / "missing.pth")], "no model"),
+        (["--ckpt", str(broken)], "broken/net.pth cannot be read"),
+        (["--ckpt", str(official), "--out", str(tmp_path)], "name another folder with --out"),
+        (["--ckpt", str(official), "--dataset", "ade20k"], "the data set ade20k has 150"),
+        (["--ckpt", str(official), "--dataset", "ade"], "unknown data set"),
+        (["--ckpt", str(official), "--psa-type", "collect"], "two attention branches"),
+    ):
+        assert said in failing(arguments, capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "notes.txt"]
+    assert [path.name for path in broken.parent.iterdir()] == ["net.pth"]
