@@ -1,9 +1,9 @@
 # make serve            start the service with the bundled model (no PyTorch needed)
-# make serve MODEL=…    … with a bundle folder, a bundled name, or a checkpoint
+# make serve MODEL=…    … with a bundle folder, a bundled name, or a checkpoint (OPTIONS="--psa-type collect" …)
 # make setup            everything for exporting, training and testing on a CPU
 # make test | check | format | bench
 #
-# Variables: HOST, PORT, MODEL, PYTHON (3.11 or newer), TORCH_INDEX (another package index, for torch only),
+# Variables: HOST, PORT, MODEL, OPTIONS, PYTHON (3.11 or newer), TORCH_INDEX (another package index, for torch only),
 # TESTS (what pytest gets).
 
 SHELL := /bin/bash
@@ -14,6 +14,7 @@ PYTHON ?= python3
 HOST ?= $(or $(PSANET_HOST),127.0.0.1)
 PORT ?= $(or $(PSANET_PORT),8000)
 MODEL ?=
+OPTIONS ?=
 TORCH_INDEX ?=
 TESTS ?=
 
@@ -32,7 +33,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
 
 serve: $(SERVE_STAMP)
-	@PSANET_HOST="$(HOST)" PSANET_PORT="$(PORT)" $(if $(MODEL),PSANET_MODELS="$(MODEL)") exec $(BIN)/python -m service
+	@PSANET_HOST="$(HOST)" PSANET_PORT="$(PORT)" $(if $(MODEL),PSANET_MODELS="$(MODEL)") $(if $(OPTIONS),PSANET_CHECKPOINT_OPTIONS="$(OPTIONS)") exec $(BIN)/python -m service
 
 setup: $(SETUP_STAMP)
 

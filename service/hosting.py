@@ -3,11 +3,14 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from inference.bundle import resolve_model
 from inference.predictor import Predictor
+from models.options import parse_options
 from service import memory
 from service.errors import Problem
 from service.settings import Settings
@@ -26,14 +29,18 @@ def open_predictors(settings: Settings) -> dict[str, Predictor]:
     Raises HostingError.
     """
     predictors: dict[str, Predictor] = {}
+    dataset, options = parse_options(settings.checkpoint_options)
     for model in settings.models:
         started = time.monotonic()
         try:
+            is_checkpoint = isinstance(resolve_model(model), Path)
             predictor = Predictor.open(
                 model,
                 engine=settings.engine,
                 device=settings.device,
                 threads=settings.threads,
+                dataset=dataset if is_checkpoint else None,
+                options=options if is_checkpoint else None,
                 memory_budget_bytes=settings.memory_budget,
             )
             warm_up(predictor)

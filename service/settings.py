@@ -7,10 +7,13 @@ python -m service --help          lists every variable with its default
 import difflib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.options import parse_options
 
 PREFIX = "PSANET_"
 
@@ -32,6 +35,11 @@ class Settings(BaseSettings):
         ("psanet18_camvid",),
         description="bundle folders, names of bundled models or checkpoint files, with commas or spaces "
         "between; the first is the default",
+    )
+    checkpoint_options: str = Field(
+        "",
+        description="what a checkpoint among the models cannot tell of itself, as in every command: "
+        "'--psa-type collect --dataset voc2012' say",
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     engine: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
@@ -96,7 +104,10 @@ class Settings(BaseSettings):
     @field_validator("models", mode="before")
     @classmethod
     def _split_models(cls, value: Any) -> Any:
-        return tuple(re.split(r"[,\s]+", value.strip(", \t\r\n"))) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        # A path may hold spaces; a list of models is no path.
+        return (value,) if Path(value).exists() else tuple(re.split(r"[,\s]+", value.strip(", \t\r\n")))
 
     @field_validator("models")
     @classmethod
@@ -105,6 +116,12 @@ class Settings(BaseSettings):
             raise ValueError("name at least one model, psanet18_camvid say")
         if len(set(value)) < len(value):
             raise ValueError("a model is named twice")
+        return value
+
+    @field_validator("checkpoint_options")
+    @classmethod
+    def _parsable(cls, value: str) -> str:
+        parse_options(value)
         return value
 
     @field_validator("log_level", "log_format", "engine", "device", mode="before")

@@ -1,5 +1,7 @@
 """Settings come from PSANET_ variables, checked at start, with messages that say what to change."""
 
+from pathlib import Path
+
 import pytest
 
 from service.settings import Settings, SettingsError, describe_settings, load_settings
@@ -27,6 +29,17 @@ def test_models_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatc
     assert load(monkeypatch, PSANET_MODELS=text).models == ("a", "b")
 
 
+def test_a_path_with_spaces_is_one_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    assert load(monkeypatch, PSANET_MODELS=str(folder)).models == (str(folder),)
+
+
+def test_checkpoint_options_are_those_of_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "--psa-type collect --crop 465x473"
+    assert load(monkeypatch, PSANET_CHECKPOINT_OPTIONS=text).checkpoint_options == text
+
+
 def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, PSANET_MODELS="", PSANET_THREADS="").threads is None
 
@@ -42,6 +55,8 @@ def test_sizes_may_have_units(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PSANET_PORT", "tcp://10.0.0.1:8000"),
         ("PSANET_MODELS", ","),
         ("PSANET_MODELS", "a,a"),
+        ("PSANET_CHECKPOINT_OPTIONS", "--psa-type sideways"),
+        ("PSANET_CHECKPOINT_OPTIONS", "--sideways"),
         ("PSANET_DEVICE", "gpu"),
         ("PSANET_ENGINE", "magic"),
         ("PSANET_THREADS", "0"),
