@@ -21,7 +21,9 @@ from tqdm import tqdm
 from inference.errors import InferenceError
 from inference.metrics import ConfusionMatrix
 from inference.predictor import Predictor
+from models.files import CheckpointError
 from models.labels import IGNORE
+from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 from training.dataset import DatasetError, load_pair, read_list
 
 
@@ -33,6 +35,8 @@ def evaluate(
     scales: Sequence[float] = (1.0,),
     flip: bool = True,
     base_size: int | None = None,
+    dataset: str | None = None,
+    options: ArchitectureOptions | None = None,
     engine: str = "auto",
     device: str = "cpu",
     limit: int | None = None,
@@ -44,7 +48,7 @@ def evaluate(
     """
     started = time.monotonic()
     pairs = read_list(root, list_path)[:limit]
-    predictor = Predictor.open(str(model), engine=engine, device=device)
+    predictor = Predictor.open(str(model), engine=engine, device=device, dataset=dataset, options=options)
     try:
         info = predictor.info
         confusion = ConfusionMatrix(info.classes)
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--out", type=Path, help="a folder for the figures by class")
+    add_architecture_arguments(parser)
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         parser.error("--limit takes 1 or more")
@@ -104,12 +109,14 @@ def main() -> None:
             scales=scales,
             flip=not args.no_flip,
             base_size=args.base_size,
+            dataset=args.dataset,
+            options=options_from_args(args),
             engine=args.engine,
             device=args.device,
             limit=args.limit,
             out=args.out,
         )
-    except (InferenceError, DatasetError) as error:
+    except (InferenceError, DatasetError, CheckpointError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     print(json.dumps(summary))
 
