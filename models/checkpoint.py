@@ -1,0 +1,188 @@
+"""Checkpoints → (configuration, labels, weights), strictly.
+
+Reads the official hszhao/semseg files of PSANet and PSPNet and this project's own (`.pth` of the training,
+`.safetensors`). The architecture comes from the keys and shapes (`models/inspection.py`), and from options
+where they cannot tell.
+
+    python -c "from models.checkpoint import load_checkpoint; print(load_checkpoint('psanet50.pth').config)"
+
+Errors: the tree of CheckpointError in `models/files.py`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from models.config import ConfigError, ModelConfig
+from models.files import (
+    FORMAT,
+    CheckpointError,
+    MismatchError,
+    NotACheckpointError,
+    UnsupportedCheckpointError,
+    file_sha256,
+    read_file,
+    tensors_of,
+    write_safetensors,
+)
+from models.inspection import backbone_keys, configured, infer_config, own_keys
+from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
+from models.network import SceneParser, build_network
+from models.options import ArchitectureOptions
+from models.resnet import ResNet
+
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointError",
+    "build_from_checkpoint",
+    "load_backbone",
+    "load_checkpoint",
+    "read_file",
+    "save_safetensors",
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read. `state_dict` has this project's keys and float32 values, whatever the file."""
+
+    path: Path
+    config: ModelConfig
+    labels: LabelSet
+    state_dict: Mapping[str, Tensor]
+    sha256: str
+    source_format: Literal["official", "own"]
+
+
+def load_checkpoint(
+    path: str | Path, *, dataset: str | None = None, options: ArchitectureOptions | None = None
+) -> Checkpoint:
+    """Reads a checkpoint of any known format and checks it against the network that it describes.
+
+    dataset: names the labels, or a JSON file of them; else the checkpoint's own, file name, class count.
+    Raises CheckpointError, whose message names the file, what differs and the mend.
+    """
+    path, options = Path(path), options or ArchitectureOptions()
+    content = read_file(path)
+    state = tensors_of(content, path)
+    own = content.get("format") == FORMAT
+    try:
+        if options.align_corners is False:
+            raise MismatchError("its network aligns corners: leave out --align-corners false")
+        if own:
+            config, named = configured(_own_config(content), options), content.get("labels")
+        else:
+            state, named = own_keys(state), None
+            config = infer_config(state, options)
+        labels = _labels(dataset, named, path.name, config.classes)
+    except (ConfigError, CheckpointError, UnknownDatasetError) as error:
+        kind = type(error) if isinstance(error, CheckpointError) else MismatchError
+        raise kind(f"{path}: {error}") from error
+    with torch.device("meta"):  # the shapes without the memory
+        expected = build_network(config).state_dict()
+    mend = "Is it a whole PSANet or PSPNet checkpoint, and are the architecture options its own?"
+    _compare(path, state, expected, mend)
+    state = _with_counters(state, expected)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return Checkpoint(path, config, labels, state, file_sha256(path), "own" if own else "official")
+
+
+def build_from_checkpoint(checkpoint: Checkpoint) -> SceneParser:
+    """The network with the checkpoint's weights, on the CPU, in eval mode."""
+    network = build_network(checkpoint.config)
+    network.load_state_dict(dict(checkpoint.state_dict), strict=True)
+    return network.eval()
+
+
+def load_backbone(backbone: ResNet, path: Path) -> None:
+    """Puts ImageNet weights into a backbone: this project's pre-training or the official deep-stem files.
+
+    Raises CheckpointError, which explains the difference when the file has torchvision's 7x7 stem.
+    """
+    state = backbone_keys(tensors_of(read_file(path), path))
+    stem = state.get("layer0.0.weight")
+    if stem is not None and tuple(stem.shape[2:]) == (7, 7):
+        raise UnsupportedCheckpointError(
+            f"{path} has torchvision's stem, one 7x7 convolution; these networks have three of 3x3. "
+            "Give an official deep-stem file (resnet50_v2.pth), or one of `python -m training.pretrain`"
+        )
+    expected = backbone.state_dict()
+    _compare(path, state, expected, "Is it a whole ResNet, of the depth that the network has?")
+    backbone.load_state_dict(_with_counters(state, expected), strict=True)
+
+
+def save_safetensors(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Writes the network for inference, without the auxiliary head, as `load_checkpoint` reads it.
+
+    Floating-point values are stored as `dtype`, but for tensors with values beyond its range, which stay
+    float32; the configuration and labels travel in the metadata.
+    """
+    state = checkpoint.state_dict.items()
+    tensors = {key: _stored(value, dtype) for key, value in state if not key.startswith("aux.")}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(checkpoint.config.replace(aux=False).to_dict()),
+        "labels": json.dumps(checkpoint.labels.to_dict()),
+    }
+    write_safetensors(path, tensors, metadata)
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    if not value.is_floating_point():
+        return value.contiguous()
+    narrow = value.to(dtype)
+    return (narrow if narrow.isfinite().all() else value).contiguous()
+
+
+def _own_config(content: Mapping[str, Any]) -> ModelConfig:
+    if "config" not in content:
+        raise NotACheckpointError("it lacks `config`, the network's configuration: is it a whole checkpoint?")
+    return ModelConfig.from_dict(content["config"])
+
+
+def _labels(dataset: str | None, named: Any, file_name: str, classes: int) -> LabelSet:
+    if dataset is not None:
+        labels = get_label_set(dataset)
+    elif named is not None:
+        labels = label_set_from_dict(named)
+    else:
+        labels = guess_label_set(file_name, classes)
+    if labels.classes != classes:
+        raise MismatchError(
+            f"it has {classes} classes, the data set {labels.name} has {labels.classes}: "
+            "give --dataset, the one that it was trained on"
+        )
+    return labels
+
+
+def _compare(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], mend: str) -> None:
+    """Raises MismatchError, with the first of what differs, unless keys and shapes are those expected."""
+    needed = {key for key in expected if not key.endswith("num_batches_tracked")}
+    missing, extra = sorted(needed - set(state)), sorted(set(state) - set(expected))
+    shapes = [
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(expected[key].shape)} in the network"
+        for key in sorted(set(expected) & set(state))
+        if state[key].shape != expected[key].shape
+    ]
+    if not (missing or extra or shapes):
+        return
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} keys are missing, the first {missing[:3]}")
+    if extra:
+        parts.append(f"{len(extra)} keys are not known, the first {extra[:3]}")
+    if shapes:
+        parts.append(f"{len(shapes)} shapes differ, the first {shapes[0]}")
+    raise MismatchError(f"{path} is not this network: {'; '.join(parts)}. {mend}")
+
+
+def _with_counters(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Old files lack batch norm's counters, which nothing reads at inference."""
+    counters = [key for key in expected if key.endswith("num_batches_tracked")]
+    return {**{key: torch.zeros((), dtype=torch.int64) for key in counters}, **state}
