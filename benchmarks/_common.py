@@ -1,0 +1,89 @@
+"""What the benchmarks share: clocks, a made-up photograph, a checkpoint with random weights, the JSON line."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from models.config import ModelConfig
+
+
+class Timer:
+    """Collects seconds: `with timer: …`, or `timer.add(seconds)`."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._started = 0.0
+
+    def __enter__(self) -> "Timer":
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.add(time.perf_counter() - self._started)
+
+    def add(self, seconds: float) -> None:
+        """One more measurement."""
+        self.seconds.append(seconds)
+
+    def summary(self) -> dict[str, float]:
+        """Minimum, median and maximum, rounded to a tenth of a millisecond."""
+        values = sorted(self.seconds)
+        return {
+            "min": round(values[0], 4),
+            "median": round(values[len(values) // 2], 4),
+            "max": round(values[-1], 4),
+        }
+
+
+def photograph(size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with the softness and grain of a photograph, so that it compresses like one."""
+    rng = np.random.default_rng(seed)
+    height, width = size_hw
+    image = np.full((height, width, 3), 110, np.float32)
+    for cells, strength in ((4, 90), (16, 45), (64, 25)):
+        coarse = rng.normal(0, strength, (cells, 2 * cells, 3)).astype(np.float32)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image += rng.normal(0, 3, image.shape).astype(np.float32)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def make_checkpoint(config: ModelConfig, dataset: str, folder: Path) -> Path:
+    """A checkpoint of `config` with random weights, for figures that weights do not change."""
+    import torch
+
+    from models.checkpoint import FORMAT
+    from models.labels import get_label_set
+    from models.network import build_network
+
+    torch.manual_seed(0)
+    content = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "labels": get_label_set(dataset).to_dict(),
+        "state_dict": build_network(config).state_dict(),
+    }
+    path = folder / f"random_{dataset}.pth"
+    torch.save(content, path)
+    return path
+
+
+def report(**figures: Any) -> None:
+    """Prints the figures, with the machine they were taken on, as one JSON line."""
+    machine = {"cpu": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+    print(json.dumps({**figures, **machine}), flush=True)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
