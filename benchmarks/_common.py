@@ -1,4 +1,4 @@
-"""What the benchmarks share: clocks, a made-up photograph, a checkpoint with random weights, the JSON line."""
+"""What the benchmarks share: clocks, a made-up photograph, a random checkpoint, the JSON line."""
 
 import json
 import os

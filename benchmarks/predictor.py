@@ -1,9 +1,9 @@
-"""What `Predictor` costs above its engine calls: PSANet50, 19 classes, crop 465, ONNX Runtime, one 2048x1024 image.
+"""What `Predictor` costs above its engine calls: PSANet50, 19 classes, crop 465, ONNX Runtime, 2048x1024.
 
     python benchmarks/predictor.py [--repeats 3] [--depth 50]
 
-Scale 1, no flip. Both sides come from the same calls: the predictor reports the seconds that it spent inside the
-engine. The network has random weights, which cost what trained ones do. Prints one JSON line last.
+Scale 1, no flip. Both sides come from the same calls: the predictor reports the seconds that it spent inside
+the engine. The network has random weights, which cost what trained ones do. Prints one JSON line last.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     image = photograph(IMAGE_HW)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(config, "cityscapes", Path(folder))
-        bundle = export_onnx(checkpoint, Path(folder) / "bundle")
+        bundle = export_onnx(checkpoint, Path(folder) / "bundle").folder
         predictor = Predictor.open(bundle)
         predictor.predict(image[:465, :465])
         whole, engine = Timer(), Timer()

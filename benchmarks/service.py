@@ -1,10 +1,11 @@
-"""What the service adds to the predictor, and what it weighs: the bundled model, a 2048x1024 JPEG, a real process.
+"""What the service adds to the predictor, and what it weighs: the bundled model, a 2048x1024 JPEG.
 
     python benchmarks/service.py [--requests 30]
 
-Requests over HTTP and calls of the predictor in this process come in turn, on the same bytes. Added is the client's
-whole latency less the predictor's own time, per pair; it covers receiving, decoding, queueing, encoding and sending.
-Also: seconds from starting the process until it is ready, its resident memory at rest. Prints one JSON line last.
+Requests to a real process over HTTP and calls of the predictor in this one come in turn, on the same bytes.
+Added is the client's whole latency less the predictor's own time, per pair: receiving, decoding, queueing,
+encoding and sending. Also: seconds from starting the process until it is ready, its resident memory at rest.
+Prints one JSON line last.
 """
 
 import argparse
