@@ -12,10 +12,6 @@ class ExportError(Exception):
     """Base of all errors of this package."""
 
 
-class SourceError(ExportError):
-    """A bundle's source checkpoint is not where it was, or is another file now."""
-
-
 class OutputError(ExportError):
     """The output folder cannot be used."""
 
