@@ -1,16 +1,16 @@
 """Everything that `inference` raises for a caller's mistake; each message says how to mend it.
 
-    InferenceError
-    ├── ParameterError          a scale, an alpha, a size that cannot be (also a ValueError)
-    ├── ModelNotFoundError      no bundle, bundled model or checkpoint of that name
-    ├── BundleError             a bundle that is incomplete, broken or of another schema
-    ├── EngineError             an engine or device that is not there, or that refused the model
-    ├── ImageError              bytes that give no image
-    │   ├── UnsupportedImageError   not a supported type, by content
-    │   ├── UndecodableImageError   truncated or corrupt
-    │   └── ImageTooLargeError      more pixels than the cap
-    ├── MemoryBudgetError       the image does not fit the memory budget
-    └── PredictionCancelled     the caller's own `check` gave the work up
+InferenceError
+├── ParameterError          a scale, an alpha, a size that cannot be (also a ValueError)
+├── ModelNotFoundError      no bundle, bundled model or checkpoint of that name
+├── BundleError             a bundle that is incomplete, broken or of another schema
+├── EngineError             an engine or device that is not there, or that refused the model
+├── ImageError              bytes that give no image
+│   ├── UnsupportedImageError   not a supported type, by content
+│   ├── UndecodableImageError   truncated or corrupt
+│   └── ImageTooLargeError      more pixels than the cap
+├── MemoryBudgetError       the image does not fit the memory budget
+└── PredictionCancelled     the caller's own `check` gave the work up
 """
 
 
