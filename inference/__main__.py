@@ -29,6 +29,7 @@ from inference.predictor import Predictor
 from inference.render import ImageFormat
 from inference.windows import validate_base_size, validate_scales
 from models.config import ConfigError
+from models.errors import CheckpointError
 from models.labels import UnknownDatasetError
 from models.options import add_architecture_arguments, options_from_args
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             _make_folder(args.out)
             return _run(parser.prog, predictor, jobs, options)
-    except _refusals() as error:
+    except (InferenceError, CheckpointError, ConfigError, UnknownDatasetError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -136,15 +137,6 @@ def _options(args: argparse.Namespace) -> Options:
         max_pixels=args.max_pixels or None,
         overwrite=args.overwrite,
     )
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What may be wrong with arguments and models.
-
-    The module of the errors of checkpoints needs torch, so it is there only if it can have raised one.
-    """
-    module = sys.modules.get("models.files")
-    return (InferenceError, ConfigError, UnknownDatasetError, *([module.CheckpointError] if module else []))
 
 
 @contextmanager

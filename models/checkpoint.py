@@ -6,7 +6,7 @@ where they cannot tell.
 
     python -c "from models.checkpoint import load_checkpoint; print(load_checkpoint('psanet50.pth').config)"
 
-Errors: the tree of CheckpointError in `models/files.py`.
+Errors: the tree of CheckpointError in `models/errors.py`.
 """
 
 import json
@@ -19,17 +19,8 @@ import torch
 from torch import Tensor
 
 from models.config import ConfigError, ModelConfig
-from models.files import (
-    FORMAT,
-    CheckpointError,
-    MismatchError,
-    NotACheckpointError,
-    UnsupportedCheckpointError,
-    file_sha256,
-    read_file,
-    tensors_of,
-    write_safetensors,
-)
+from models.errors import CheckpointError, MismatchError, NotACheckpointError, UnsupportedCheckpointError
+from models.files import FORMAT, file_sha256, read_file, tensors_of, write_safetensors
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
 from models.network import SceneParser, build_network

@@ -1,10 +1,8 @@
-"""Checkpoint files: bytes to a mapping, never running code from them; and the errors of everything here.
+"""Checkpoint files: bytes to a mapping, never running code from them.
 
 Not here: what a mapping's keys mean (`models/inspection.py`, `models/checkpoint.py`).
 
     content = read_file(Path("psanet50.pth")); state = tensors_of(content, Path("psanet50.pth"))
-
-CheckpointError ← NotACheckpointError, UnsupportedCheckpointError, MismatchError, MissingOptionError
 """
 
 import hashlib
@@ -19,28 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.errors import CheckpointError, NotACheckpointError
+
 FORMAT = "psanet-serving"
 """Value of `format` in this project's own checkpoints."""
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message names the file, the reason and the mend."""
-
-
-class NotACheckpointError(CheckpointError):
-    """The file is no checkpoint, or only a part of one."""
-
-
-class UnsupportedCheckpointError(CheckpointError):
-    """A checkpoint of a kind that cannot be loaded here."""
-
-
-class MismatchError(CheckpointError):
-    """Keys, shapes, classes or options are not those of the network in the file."""
-
-
-class MissingOptionError(CheckpointError):
-    """Something that the file cannot tell was not given; the message names the option."""
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.config import STRIDE, ModelConfig
-from models.files import MismatchError, MissingOptionError, UnsupportedCheckpointError
+from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
 from models.options import ArchitectureOptions
 
 _DEPTH_OF = {(True, 6): 50, (True, 23): 101, (True, 36): 152, (False, 2): 18, (False, 6): 34}

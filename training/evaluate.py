@@ -21,7 +21,7 @@ from tqdm import tqdm
 from inference.errors import InferenceError
 from inference.metrics import ConfusionMatrix
 from inference.predictor import Predictor
-from models.files import CheckpointError
+from models.errors import CheckpointError
 from models.labels import IGNORE
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 from training.dataset import DatasetError, load_pair, read_list

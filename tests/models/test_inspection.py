@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 
 from models.config import PRESETS, ConfigError, ModelConfig
-from models.files import MismatchError, MissingOptionError, UnsupportedCheckpointError
+from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.options import ArchitectureOptions
 from tests.models.networks import official_keys, shapes_of, tiny_config
