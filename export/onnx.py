@@ -8,6 +8,7 @@ file did not give the network's logits and was not kept; 2: it cannot be done, t
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import math
@@ -33,6 +34,7 @@ from export.verify import Comparison, compare, require, sample_images
 from export.weights import store_as_half
 from inference.bundle import MODEL_ONNX, ModelInfo, Precision, write_model_json
 from inference.engines import open_model
+from inference.engines.pytorch import describe
 from inference.errors import InferenceError
 from models.checkpoint import Checkpoint, CheckpointError, build_from_checkpoint
 from models.network import SceneParser
@@ -134,7 +136,10 @@ def to_onnx(network: SceneParser) -> onnx.ModelProto:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.calib is not None and args.precision != "int8":
+        parser.error("--calib goes with --precision int8: leave it out")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
@@ -176,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="fp32", help="fp16: of the stored weights"
     )
+    parser.add_argument("--calib", metavar="DIR", help="images for --precision int8")
     add_architecture_arguments(parser)
     return parser
 
@@ -191,20 +197,13 @@ def _verify(folder: Path, network: SceneParser) -> Comparison:
 
 
 def _model_info(checkpoint: Checkpoint, folder: Path, precision: Precision, psa_form: str) -> ModelInfo:
-    labels, config = checkpoint.labels, checkpoint.config.replace(aux=False)
-    return ModelInfo(
+    return dataclasses.replace(
+        describe(checkpoint),
         name=folder.resolve().name,
-        architecture=config,
-        dataset=labels.name,
-        class_names=labels.class_names,
-        palette=labels.palette,
-        label_ids=labels.label_ids,
-        crop_hw=config.crop_hw,
-        base_size=labels.base_size,
+        architecture=checkpoint.config.replace(aux=False),
         precision=precision,
         psa_form=psa_form,
         source_file=relative_source(checkpoint.path, folder),
-        source_sha256=checkpoint.sha256,
         built_with={name: _version(name) for name in _BUILT_WITH},
     )
 

@@ -70,10 +70,11 @@ def open_checkpoint(
         _require_gpu(device)
     checkpoint = load_checkpoint(path, dataset=dataset, options=options)
     engine = PyTorchEngine(build_from_checkpoint(checkpoint), device=device, threads=threads)
-    return _info(checkpoint, options), engine
+    return describe(checkpoint), engine
 
 
-def _info(checkpoint: Checkpoint, options: ArchitectureOptions) -> ModelInfo:
+def describe(checkpoint: Checkpoint) -> ModelInfo:
+    """What `model.json` would say of a checkpoint that runs in PyTorch as it is; exporters build on it."""
     config, labels = checkpoint.config, checkpoint.labels
     return ModelInfo(
         name=checkpoint.path.stem,
@@ -84,7 +85,6 @@ def _info(checkpoint: Checkpoint, options: ArchitectureOptions) -> ModelInfo:
         label_ids=labels.label_ids,
         crop_hw=config.crop_hw,
         base_size=labels.base_size,
-        align_corners=options.align_corners is not False,
         psa_form="torch",
         source_file=checkpoint.path.name,
         source_sha256=checkpoint.sha256,
