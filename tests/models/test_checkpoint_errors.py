@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import load_backbone, load_checkpoint
-from models.files import (
-    FORMAT,
+from models.errors import (
     CheckpointError,
     MismatchError,
     MissingOptionError,
     NotACheckpointError,
     UnsupportedCheckpointError,
 )
+from models.files import FORMAT
 from models.labels import get_label_set
 from models.options import ArchitectureOptions
 from models.resnet import ResNet

@@ -151,10 +151,10 @@ def test_presets_cannot_be_changed() -> None:
         PRESETS["psanet50_ade20k"] = tiny_config()  # type: ignore[index]
 
 
-def test_configuration_labels_and_options_need_no_library() -> None:
+def test_configuration_labels_options_and_errors_need_no_library() -> None:
     code = """
 import sys
-import models.config, models.labels, models.options
+import models.config, models.errors, models.labels, models.options
 found = {"torch", "numpy", "cv2", "safetensors", "models.network"} & set(sys.modules)
 assert not found, found
 """

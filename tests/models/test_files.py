@@ -13,15 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.files import (
-    FORMAT,
-    CheckpointError,
-    NotACheckpointError,
-    file_sha256,
-    read_file,
-    tensors_of,
-    write_safetensors,
-)
+from models.errors import CheckpointError, NotACheckpointError
+from models.files import FORMAT, file_sha256, read_file, tensors_of, write_safetensors
 
 CONTENT = {"epoch": 3, "state_dict": {f"layer{i}.weight": torch.arange(20.0) + i for i in range(6)}}
 WHOLE = "was (it|not) copied or downloaded whole"
