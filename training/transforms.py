@@ -43,11 +43,14 @@ class TrainingTransform:
 
 
 def scale(image: np.ndarray, label: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both resized by `factor`: the image bilinearly, the labels by the nearest pixel."""
-    size_wh = tuple(max(1, int(side * factor)) for side in (image.shape[1], image.shape[0]))
+    """Both resized by `factor`, to one pixel at least: the image bilinearly, the labels by the nearest pixel.
+
+    OpenCV gets the factor and no size, as in the published code: it rounds sides, and places pixels by it.
+    """
+    factor = max(factor, 1 / min(label.shape))
     return (
-        cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR),
-        cv2.resize(label, size_wh, interpolation=cv2.INTER_NEAREST),
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR),
+        cv2.resize(label, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST),
     )
 
 

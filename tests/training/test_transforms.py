@@ -49,6 +49,24 @@ def test_scale_covers_the_configured_range() -> None:
     assert sizes == {(30, 40), (60, 80), (120, 160)}
 
 
+@pytest.mark.parametrize(("factor", "hw"), [(0.5, (32, 42)), (0.53, (33, 44)), (1.99, (125, 165))])
+def test_scaled_sides_are_rounded_halves_to_even_and_pixels_lie_as_in_the_published_code(
+    factor: float, hw: tuple[int, int]
+) -> None:
+    image, label = picture((63, 83))
+    scaled, scaled_label = scale(image, label, factor)
+    assert scaled.shape[:2] == scaled_label.shape == hw
+    coordinates = np.tile(np.arange(83, dtype=np.float32), (63, 1))[..., None].repeat(3, 2)
+    columns = scale(coordinates, label, factor)[0][0, 1:-1, 0]
+    expected = (np.arange(1, scaled.shape[1] - 1) + 0.5) / factor - 0.5
+    np.testing.assert_allclose(columns, expected.clip(0, 82), atol=0.04)
+
+
+def test_nothing_is_scaled_away() -> None:
+    image, label = picture((1, 90))
+    assert scale(image, label, 0.5)[1].shape == (1, 90)
+
+
 def test_labels_are_never_mixed() -> None:
     image, label = picture((60, 80))
     for factor in (0.53, 1.7):
