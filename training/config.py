@@ -7,6 +7,7 @@ Not here: the network's own configuration (`models/config.py`), which is one par
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from models.config import PRESETS, ConfigError, ModelConfig
-from models.labels import get_label_set
+from models.labels import UnknownDatasetError, get_label_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,8 @@ class TrainingConfig:
 
     iterations: optimizer steps in all; epochs: the same in passes over the list; give one of them.
     batch: images a step. lr: of the backbone; the head learns at `head_lr_factor` times it. poly_power: of
-    the learning rate's decay (paper 4.1). init: a file of backbone weights to start from. bf16: autocast.
+    the learning rate's decay (paper 4.1). init: a file of backbone weights to start from. device: auto is
+    the GPU where there is one. bf16: autocast; None: where it pays, on hardware that multiplies in it.
     save_every, log_every: in steps. workers: processes that decode and augment.
     """
 
@@ -81,7 +83,7 @@ class TrainingConfig:
     aux_weight: float = 0.4
     init: str | None = None
     device: str = "auto"
-    bf16: bool = True
+    bf16: bool | None = None
     channels_last: bool = True
     workers: int = 2
     seed: int = 0
@@ -97,7 +99,14 @@ class TrainingConfig:
         )
         for name in ("momentum", "weight_decay", "aux_weight", "workers", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        classes = get_label_set(self.data.dataset).classes
+        _require(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            f"device is auto, cpu, cuda or cuda:N, not {self.device!r}",
+        )
+        try:
+            classes = get_label_set(self.data.dataset).classes
+        except UnknownDatasetError as error:
+            raise ConfigError(f"data.dataset: {error}") from error
         _require(
             classes == self.model.classes,
             f"{self.data.dataset} has {classes} classes, the model {self.model.classes}: "
@@ -128,11 +137,15 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
-    """The training of plain values, `model` being changes to the preset."""
+    """The training of plain values, `model` being changes to the preset; ConfigError as `read_config`'s."""
     values = dict(values)
-    preset = values.get("preset")
-    _require(preset in PRESETS, f"preset {preset!r} is none of {', '.join(sorted(PRESETS))}")
-    values["model"] = PRESETS[str(preset)].replace(**(values.get("model") or {}))
+    preset, changes = values.get("preset"), values.get("model") or {}
+    _require(
+        isinstance(preset, str) and preset in PRESETS,
+        f"preset {preset!r} is none of {', '.join(sorted(PRESETS))}",
+    )
+    _require(isinstance(changes, Mapping), f"model must hold keys and values, not {changes!r}")
+    values["model"] = PRESETS[str(preset)].replace(**changes)
     config: TrainingConfig = _build(TrainingConfig, values, "")
     return config
 
@@ -142,9 +155,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     _require(bool(equals) and bool(key), f"an override reads key.path=value, not {override!r}")
     *parents, last = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {}) or values.setdefault(parent, {})
+        values = values.setdefault(parent, {})
         _require(isinstance(values, dict), f"{key}: {parent} holds no keys")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key} does not take {text!r}, which is not YAML") from error
 
 
 def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
@@ -177,7 +193,9 @@ def _converted(key: str, hint: Any, value: Any) -> Any:
         return None
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            return tuple(float(item) for item in value)
+            kinds = typing.get_args(option)
+            _require(len(value) == len(kinds), f"{key} takes {len(kinds)} values, not {value!r}")
+            return tuple(_converted(key, kind, item) for kind, item in zip(kinds, value, strict=True))
         if dataclasses.is_dataclass(option) and dataclasses.is_dataclass(value):
             return value
         if option is float and isinstance(value, int | float | str) and not isinstance(value, bool):

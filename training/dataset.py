@@ -13,6 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset, Sampler
 
+from inference.errors import ImageError
 from inference.images import read_image
 from models.labels import IGNORE
 from training.transforms import TrainingTransform
@@ -29,7 +30,7 @@ def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
     """
     if not list_path.is_file():
         raise DatasetError(
-            f"there is no list {list_path}; give its path, or make it with `python -m training.prepare`"
+            f"there is no list {list_path}; give the path of one, `image label` a line relative to {root}"
         )
     pairs = []
     for number, line in enumerate(list_path.read_text().splitlines(), 1):
@@ -81,8 +82,15 @@ class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def load_pair(pair: tuple[Path, Path], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 RGB and (H, W) uint8 class ids. Raises DatasetError where sizes or ids do not fit."""
-    image, label = read_image(pair[0], max_pixels=None), read_label(pair[1])
+    """(H, W, 3) uint8 RGB and (H, W) uint8 class ids.
+
+    Raises DatasetError for a file that cannot be read and where sizes or ids do not fit.
+    """
+    try:
+        image = read_image(pair[0], max_pixels=None)
+    except (OSError, ImageError) as error:
+        raise DatasetError(f"{pair[0]} cannot be read as an image: {error}") from error
+    label = read_label(pair[1])
     if image.shape[:2] != label.shape:
         raise DatasetError(f"{pair[0]} is {image.shape[:2]} but its labels {pair[1]} are {label.shape}")
     wrong = label[(label >= classes) & (label != IGNORE)]

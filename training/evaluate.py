@@ -44,7 +44,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Segments every image of the list and counts. Flip is on by default, as in the published figures.
 
-    out: a folder for `metrics.json`, the figures by class. Raises InferenceError and DatasetError.
+    out: a folder for `metrics.json`, the figures by class. Raises InferenceError, DatasetError and
+    CheckpointError.
     """
     started = time.monotonic()
     pairs = read_list(root, list_path)[:limit]

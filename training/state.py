@@ -1,7 +1,8 @@
 """Checkpoints of a training: written whole or not at all, and read back to go on exactly.
 
 A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict`, and
-beside them what resuming needs: `optimizer`, `iteration`, `rng`, `training` (the resolved configuration).
+beside them what resuming needs: `optimizer`, `iteration`, `rng`, `cuda_rng` (dropout draws from the device's
+generator), `training` (the resolved configuration).
 `models/checkpoint.py` reads the first four wherever a model is asked for.
 
     from training.state import TrainingState, load_state, save_state
@@ -40,6 +41,7 @@ def save_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
         "optimizer": state.optimizer.state_dict(),
         "iteration": state.iteration,
         "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "training": config.to_dict(),
     }
     save_atomically(content, path)
@@ -48,7 +50,8 @@ def save_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
 def load_state(state: TrainingState, path: Path, config: TrainingConfig) -> None:
     """Puts a checkpoint's values into `state`; CheckpointError where it belongs to another training."""
     content = read_file(path)
-    missing = [key for key in ("config", "state_dict", "optimizer", "iteration", "rng") if key not in content]
+    needed = ("config", "state_dict", "optimizer", "iteration", "rng", "training")
+    missing = [key for key in needed if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
     if content["config"] != state.network.config.to_dict():
@@ -62,12 +65,15 @@ def load_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]
     torch.set_rng_state(content["rng"])
+    if len(content.get("cuda_rng", ())) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
 
 
 def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Settings that a training cannot change half-way without becoming another one."""
-    fixed = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
-    return [key for key in fixed if before[key] != now[key]]
+    schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
+    rest = ("momentum", "weight_decay", "aux_weight")  # the optimizer's state would bring the old ones back
+    return [key for key in (*schedule, *rest) if before.get(key) != now[key]]
 
 
 def save_atomically(content: Any, path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -43,9 +43,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     loss is not finite (the step is not taken, the last checkpoint stands).
     """
     started = time.monotonic()
-    device = torch.device(
-        config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    device = choose_device(config.device)
+    bf16 = bf16_pays(device) if config.bf16 is None else config.bf16
     root = Path(config.data.root)
     pairs = read_list(root, root / config.data.train_list)
     # A missing image is better known now than after the training.
@@ -89,7 +88,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         images = images.to(device, non_blocking=True)
         if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = network(images)
         loss = segmentation_loss(logits, labels.to(device, non_blocking=True), config.aux_weight)
         if not math.isfinite(loss.item()):
@@ -106,9 +105,25 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         if state.iteration % config.save_every == 0 or state.iteration == total:
             save_state(state, state_path, config)
 
-    metrics = evaluate(state_path, root=root, list_path=root / config.data.val_list, device=device.type)
+    metrics = evaluate(state_path, root=root, list_path=root / config.data.val_list, device=str(device))
     seconds = round(time.monotonic() - started, 1)
     return {**metrics, "checkpoint": str(state_path), "iterations": total, "seconds": seconds}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, for auto the GPU if there is one; ConfigError for a GPU that is not there."""
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"PyTorch finds {count} GPUs here, so device {name} cannot be used: device=cpu can")
+    return device
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16; a CPU without AMX is slower in it than in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def segmentation_loss(logits: TrainingLogits, labels: Tensor, aux_weight: float) -> Tensor:
@@ -137,11 +152,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, 
     """The poly policy: lr * (1 - progress) ** power, progress in [0, 1)."""
     for group in optimizer.param_groups:
         group["lr"] = config.lr * group["factor"] * (1 - progress) ** config.poly_power
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of weights."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def main() -> None:

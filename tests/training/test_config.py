@@ -69,10 +69,16 @@ def test_a_context_method_is_one_override() -> None:
         ("lr.base=1", "lr holds no keys"),
         ("augment.scale=[2, 0.5]", "the smaller first"),
         ("data=3", "data must hold keys and values"),
+        ("model=3", "model must hold keys and values"),
+        ("preset=[1]", "preset [1] is none of"),
+        ("lr=[1", "lr does not take '[1', which is not YAML"),
+        ("augment.scale=[1]", "augment.scale takes 2 values"),
+        ("augment.scale=[a, b]", "augment.scale does not take 'a'"),
+        ("device=gpu", "device is auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_a_wrong_override_is_refused_with_its_reason(override: str, says: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ConfigError, match=re.escape(says)):
         read_config(CAMVID, [override])
 
 

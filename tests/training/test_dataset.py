@@ -94,3 +94,10 @@ def test_wrong_label_files_are_named(miniature: Path) -> None:
     label.write_bytes(b"no image")
     with pytest.raises(DatasetError, match="cannot be read"):
         load_pair((image, label), classes=11)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(miniature: Path) -> None:
+    image, label = read_list(miniature, miniature / "list/train.txt")[0]
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match=r"0\.png cannot be read as an image: .*truncated"):
+        load_pair((image, label), classes=11)

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint import CheckpointError, load_checkpoint
+from models.config import ConfigError
 from models.network import TrainingLogits, build_network
 from training import train as train_module
 from training.config import TrainingConfig, read_config
 from training.state import save_atomically
-from training.train import build_optimizer, segmentation_loss, set_learning_rate, train
+from training.train import bf16_pays, build_optimizer, segmentation_loss, set_learning_rate, train
 
 TINY = ["model.crop_hw=[33, 33]", "model.head_width=8", "epochs=null", "batch=2", "workers=0", "bf16=false"]
 
@@ -107,9 +108,25 @@ def test_another_network_or_schedule_is_not_resumed(
     monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {})
     out = tmp_path / "out"
     train(tiny(miniature, out, "iterations=1"))
-    for override, says in (("model.context=none", "another network"), ("lr=0.5", r"other \['lr'\]")):
+    for override, says in (
+        ("model.context=none", "another network"),
+        ("lr=0.5", r"other \['lr'\]"),
+        ("momentum=0.5", r"other \['momentum'\]"),
+    ):
         with pytest.raises(CheckpointError, match=says):
             train(tiny(miniature, out, "iterations=1", override))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(miniature: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="PyTorch finds 0 GPUs here"):
+        train(tiny(miniature, tmp_path / "out", "iterations=1", "device=cuda:1"))
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_bf16_is_for_processors_that_multiply_in_it(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    assert bf16_pays(torch.device("cpu")) is amx
 
 
 def test_checkpoints_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
