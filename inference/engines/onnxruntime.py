@@ -97,7 +97,8 @@ def _providers(device: str) -> Sequence[str | tuple[str, dict[str, int]]]:
             "'.[gpu]' in an environment of its own), or choose --device cpu"
         )
     return [
-        ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}),
+        # Its own choice, TF32, has the 10 bits of float16.
+        ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0), "use_tf32": 0}),
         "CPUExecutionProvider",
     ]
 

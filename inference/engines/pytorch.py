@@ -30,6 +30,8 @@ class PyTorchEngine:
     def __init__(self, network: SceneParser, *, device: str = "cpu", threads: int | None = None) -> None:
         if device != "cpu":
             _require_gpu(device)
+            # PyTorch's own choice for convolutions, TF32, has the 10 bits of float16; for the whole process.
+            torch.backends.cudnn.allow_tf32 = False
         elif threads is not None:
             torch.set_num_threads(threads)
         self.device = device
