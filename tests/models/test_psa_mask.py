@@ -7,6 +7,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models.psa_mask import psa_mask, psa_mask_backward
 
+DEVICES = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+            ],
+        ),
+    ],
+)
 DIRECTIONS = pytest.mark.parametrize("distribute", [False, True], ids=["collect", "distribute"])
 SIZES = pytest.mark.parametrize(
     ("feature_hw", "mask_hw"),
@@ -123,20 +136,22 @@ def test_gradients_of_first_and_second_order(
     )
 
 
+@DEVICES
 @DIRECTIONS
-def test_the_full_jacobian_is_right(distribute: bool) -> None:
-    map_nmhw = some_map((2, 3), (3, 3), torch.float64).requires_grad_()
+def test_the_full_jacobian_is_right(distribute: bool, device: str) -> None:
+    map_nmhw = some_map((2, 3), (3, 3), torch.float64).to(device).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: psa_mask(x, 3, 3, distribute), map_nmhw)
 
 
+@DEVICES
 @DIRECTIONS
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_ops_pass_opcheck(layout: torch.memory_format, distribute: bool) -> None:
-    map_nmhw = some_map((3, 4), (5, 3)).contiguous(memory_format=layout)
+def test_the_ops_pass_opcheck(layout: torch.memory_format, distribute: bool, device: str) -> None:
+    map_nmhw = some_map((3, 4), (5, 3)).to(device).contiguous(memory_format=layout)
     for requires_grad in (False, True):
         arguments = (map_nmhw.detach().requires_grad_(requires_grad), 5, 3, distribute)
         torch.library.opcheck(torch.ops.psanet.psa_mask.default, arguments)
-    gradient = torch.randn(2, 12, 3, 4).contiguous(memory_format=layout).requires_grad_()
+    gradient = torch.randn(2, 12, 3, 4, device=device).contiguous(memory_format=layout).requires_grad_()
     torch.library.opcheck(torch.ops.psanet.psa_mask_backward.default, (gradient, 5, 3, distribute))
 
 
