@@ -25,7 +25,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 SERVE_STAMP := .venv/.serve-$(KEY)
 SETUP_STAMP := .venv/.setup-$(KEY)
-CHECKED := models inference export training service tests
 
 .PHONY: help serve setup test check format bench
 

@@ -1,7 +1,6 @@
 """Everything that `export` raises for a caller's mistake or a bad outcome; each message says how to mend it.
 
 ExportError
-├── SourceError         the checkpoint behind a bundle is not there, or not the same any more
 ├── OutputError         a folder that cannot be written to, or holds what must not be replaced
 ├── UnavailableError    a precision that cannot be had
 └── VerificationError   what was built is not the network
