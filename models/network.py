@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.config import MEAN_RGB, STD_RGB, ModelConfig
 from models.context import build_context
-from models.resnet import ResNet
+from models.resnet import ResNet, initialise
 
 _AUX_WIDTH = 256
 
@@ -86,12 +86,10 @@ class SceneParser(nn.Module):
 def build_network(config: ModelConfig) -> SceneParser:
     """The network of `config` with fresh weights.
 
-    He initialisation (fan out) of the backbone, as the official code has it; PyTorch's own elsewhere.
+    He initialisation of the backbone, PyTorch's own elsewhere, as in the official code.
     """
     network = SceneParser(config)
-    for module in network.backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    initialise(network.backbone)
     return network
 
 

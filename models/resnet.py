@@ -47,6 +47,13 @@ class ResNet(nn.Module):
         return stage4, self.layer4(stage4)
 
 
+def initialise(backbone: ResNet) -> None:
+    """He initialisation (fan out) of every convolution, in place, as the official code has it."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a short cut."""
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.config import DEPTHS, MEAN_RGB, STD_RGB
-from models.resnet import ResNet
+from models.resnet import ResNet, initialise
 from training.state import save_atomically
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,7 @@ class Classifier(nn.Module):
     def __init__(self, depth: int, classes: int) -> None:
         super().__init__()
         self.backbone = ResNet(depth, dilations=(1, 1))
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self.backbone)
         self.fc = nn.Linear(self.backbone.stage5_channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
