@@ -8,8 +8,6 @@ Not here: opening the model (`engines/`), making a bundle (`export/`), torch.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import models
 from inference.errors import BundleError, ModelNotFoundError
+from inference.files import write_atomically
 from models.config import MEAN_RGB, STD_RGB, ConfigError, ModelConfig
 
 SCHEMA_VERSION = 1
@@ -152,18 +151,8 @@ def read_bundle(folder: str | Path) -> Bundle:
 def write_model_json(folder: str | Path, info: ModelInfo) -> Path:
     """Writes `model.json` into `folder`, which exists, at once or not at all; returns its path."""
     path = Path(folder) / MODEL_JSON
-    descriptor, temporary = tempfile.mkstemp(prefix=".model-", suffix=".json", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(info.to_dict(), file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    text = json.dumps(info.to_dict(), indent=1, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
     return path
 
 
