@@ -1,5 +1,4 @@
-"""How one prediction fits its memory: blocks of image pixels, bands of rows, batches of windows. Pure
-arithmetic.
+"""How one prediction fits its memory: blocks of pixels, bands of rows, batches of windows. Pure arithmetic.
 
 Not here: where windows lie (`windows.py`) and what is done in a block (`stitch.py`).
 
@@ -215,8 +214,7 @@ def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
 
 
 def _matrix_bytes(request: Request) -> int:
-    """Of the matrices that are made once, upsampling of both axes, resampling of the columns; and of
-    taps."""
+    """Of the matrices that are made once, upsampling of both axes, resampling of the columns; and of taps."""
     up = sum(crop * coarse for crop, coarse in zip(request.crop_hw, request.coarse_hw, strict=True))
     width = request.image_hw[1]
     tiles = sum(

@@ -1,5 +1,6 @@
-"""Predictor: from an image to its labels by the published protocol, on any engine. The one door for the
-service, evaluation, and the command line.
+"""Predictor: from an image to its labels by the published protocol, on any engine.
+
+The one door for the service, evaluation, and the command line.
 
     from inference.predictor import Predictor
     prediction = Predictor.open("psanet18_camvid").predict(image)
@@ -41,8 +42,7 @@ class Prediction:
 
     labels: (H, W) class ids, uint8 up to 256 classes, else uint16; confidence: (H, W) float32, the
     probability of the label; probabilities: (C, H, W) float32; the last two None unless asked for.
-    engine_s: seconds inside the engine; windows: images that the engine was given, mirror images among
-    them.
+    engine_s: seconds inside the engine; windows: images that the engine was given, mirror images among them.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -55,8 +55,7 @@ class Prediction:
 class Predictor:
     """A model on an engine, ready for images. Keeps no state between calls: any thread may call `predict`.
 
-    memory_budget_bytes: what one prediction may hold beside the model, the engine's own memory and the
-    image.
+    memory_budget_bytes: what one prediction may hold beside the model, the engine's own memory and the image.
     Raises BundleError for a model that takes whole images.
     """
 
@@ -109,8 +108,7 @@ class Predictor:
         confidence: bool = False,
         probabilities: bool = False,
     ) -> Plan:
-        """What `predict` would do with an image of that size. Raises ParameterError and
-        MemoryBudgetError."""
+        """What `predict` would do with an image of that size. Raises ParameterError and MemoryBudgetError."""
         info, engine = self.info, self.engine
         layouts = lay_out(image_hw, scales, info.base_size if base_size is None else base_size, info.crop_hw)
         request = Request(

@@ -2,8 +2,7 @@
 
 Not here: the products themselves (`stitch.py`), scaling the image (`crops.py`).
 
-    python -c "from inference.resample import Taps; print(Taps.of(3, 5, align_corners=True).matrix((0, 5),
-    (0, 3)))"
+    python -c "from inference.resample import Taps; print(Taps.of(3, 5, align_corners=True).first)"
 """
 
 from dataclasses import dataclass

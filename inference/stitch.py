@@ -1,8 +1,6 @@
-"""From the coarse logits of windows to probabilities of the image, block by block; on numpy and torch
-alike.
+"""From the coarse logits of windows to probabilities of the image, block by block; on numpy and torch alike.
 
-Not here: which windows there are (`windows.py`), which blocks fit the memory (`plan.py`), running the
-network.
+Not here: which windows there are (`windows.py`), which blocks fit the memory (`plan.py`), engines.
 
 Everything is linear but the softmax, and everything linear is a small matrix product. For a block of image
 pixels and each scale, the coarse logits of the windows there are upsampled to the scaled picture (columns,

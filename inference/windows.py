@@ -5,8 +5,7 @@ Not here: pixels (`crops.py`), probabilities (`stitch.py`), or the budget's way 
 Coordinates: `image` is the picture as given, `scaled` the picture at one scale, `padded` the scaled picture
 with its padding. Intervals are half open, sizes are (height, width).
 
-    python -c "from inference.windows import lay_out; print(lay_out((1024, 2048), (1.0,), 2048, (465,
-    465)))"
+    python -c "from inference.windows import lay_out; print(lay_out((1024, 2048), (1,), 2048, (465, 465)))"
 """
 
 import math

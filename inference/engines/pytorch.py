@@ -1,7 +1,6 @@
-"""PyTorch, on the CPU or a CUDA GPU: runs checkpoints as they are. The only importer of torch in
-`inference`.
+"""PyTorch, on the CPU or a CUDA GPU: runs checkpoints as they are. The only importer of torch in `inference`.
 
-    python -m inference photo.jpg --model psanet50_ade20k.pth --engine torch --out out
+python -m inference photo.jpg --model psanet50_ade20k.pth --engine torch --out out
 """
 
 from pathlib import Path
