@@ -10,7 +10,6 @@ Prints one JSON line last: {"mIoU": …, "mAcc": …, "allAcc": …, "images": �
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from inference.errors import InferenceError
+from inference.errors import InferenceError, ParameterError
 from inference.metrics import ConfusionMatrix
 from inference.predictor import Predictor
 from models.errors import CheckpointError
@@ -49,6 +48,8 @@ def evaluate(
     """
     started = time.monotonic()
     pairs = read_list(root, list_path)[:limit]
+    if out is not None:
+        _make_folder(out)
     predictor = Predictor.open(str(model), engine=engine, device=device, dataset=dataset, options=options)
     try:
         info = predictor.info
@@ -73,10 +74,17 @@ def evaluate(
         "flip": flip,
     }
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         by_class = dict(zip(info.class_names, (round(float(iou), 5) for iou in confusion.iou), strict=True))
         (out / "metrics.json").write_text(json.dumps({**summary, "iou": by_class}, indent=2) + "\n")
     return summary
+
+
+def _make_folder(out: Path) -> None:
+    """Before the work, so that hours of it are not lost to a folder that cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
 
 
 def main() -> None:
@@ -118,7 +126,7 @@ def main() -> None:
             out=args.out,
         )
     except (InferenceError, DatasetError, CheckpointError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(json.dumps(summary))
 
 

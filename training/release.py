@@ -10,7 +10,6 @@ Prints one JSON line last: {"checkpoint": …, "parameters": …, "bytes": …, 
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def main() -> None:
     try:
         print(json.dumps(release(args.ckpt, args.out)))
     except CheckpointError as error:
-        sys.exit(f"{parser.prog}: error: {error}")
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from models.checkpoint import CheckpointError, load_checkpoint
 from models.config import ConfigError
 from models.network import TrainingLogits, build_network
+from training import evaluate as evaluate_module
 from training import train as train_module
 from training.config import TrainingConfig, read_config
 from training.state import save_atomically
@@ -175,6 +176,36 @@ def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path
     assert evaluated["mIoU"] == trained["mIoU"]
     assert evaluated["images"] == 2
     assert len(json.loads((tmp_path / "metrics.json").read_text())["iou"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--scales", "0"], "a scale of 0 cannot be used"),
+        (["--scales", "nan"], "a scale of nan cannot be used"),
+        (["--scales", "one"], "--scales takes numbers"),
+        (["--limit", "0"], "--limit takes 1 or more"),
+        (["--model", "absent"], "no model 'absent'"),
+        (["--list", "absent.txt"], "there is no list absent.txt"),
+        (["--dataset", "ade20k"], "leave out the data set"),
+        (["--out", "{root}/list/val.txt/below"], "cannot be made"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_and_exits_with_2(
+    miniature: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--model", "psanet18_camvid", "--data-root", str(miniature)]
+    given += ["--list", str(miniature / "list/val.txt")]
+    given += [argument.format(root=miniature) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *given])
+    with pytest.raises(SystemExit) as stopped:
+        evaluate_module.main()
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
