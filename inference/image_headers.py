@@ -11,6 +11,7 @@ print(r(open(sys.argv[1], 'rb').read()).header)" photo.jpg
 Sources: ITU T.81 annex B (JPEG), W3C PNG third edition, RFC 9649 (WebP), TIFF 6.0, Exif 2.32 section 4.6.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ SUPPORTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
 _MAX_PARTS = 100_000
 # A progressive JPEG has about ten scans. Every scan passes over the whole image, whatever its own size.
 _MAX_JPEG_SCANS = 64
+# A marker, unlike bytes of a scan that look like one: stuffed zeros, fill bytes and restart markers.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # Pillow decodes run-length coded BMP in Python, run by run.
 _MAX_RLE_BYTES = 4_000_000
 # Those of photographs. The fax decoders, for one, write a line to stderr for each row that they dislike.
@@ -143,7 +146,8 @@ def _read_jpeg(data: bytes) -> Container:
     for marker, start, end in _jpeg_segments(data):
         if marker == 0xDA:
             body = b"".join([*keep, data[start:]])
-            scans = data.count(b"\xff\xda", start)
+            end = _jpeg_end(data, start)
+            scans = data.count(b"\xff\xda", start, end)
             if scans > _MAX_JPEG_SCANS:
                 raise UndecodableImageError(
                     f"the JPEG file has {scans} scans, at most {_MAX_JPEG_SCANS} are decoded: save it anew"
@@ -162,6 +166,24 @@ def _read_jpeg(data: bytes) -> Container:
     if not width:
         raise UndecodableImageError("the JPEG file ends inside its header: it is truncated")
     return Container(ImageHeader("JPEG", width, height, orientation), b"", whole=False)
+
+
+def _jpeg_end(data: bytes, start: int) -> int:
+    """Where the picture that has its first scan at `start` ends: phones append videos and other pictures.
+
+    What a segment holds is no end, else a comment could hide scans from who counts them.
+    """
+    position = start
+    for _ in range(_MAX_PARTS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            return len(data)
+        position, marker = found.end(), data[found.end() - 1]
+        if marker == 0xD9:
+            return position
+        if marker >= 0xC0 and marker != 0xD8:  # those below have no length either
+            position += int.from_bytes(data[position : position + 2], "big")
+    return len(data)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -75,8 +75,11 @@ def load_checkpoint(
     except (ConfigError, CheckpointError, UnknownDatasetError) as error:
         kind = type(error) if isinstance(error, CheckpointError) else MismatchError
         raise kind(f"{path}: {error}") from error
-    with torch.device("meta"):  # the shapes without the memory
-        expected = build_network(config).state_dict()
+    try:
+        with torch.device("meta"):  # the shapes without the memory
+            expected = build_network(config).state_dict()
+    except RuntimeError as error:
+        raise MismatchError(f"{path}: no network can be as large as its configuration says") from error
     mend = "Is it a whole PSANet or PSPNet checkpoint, and are the architecture options its own?"
     _compare(path, state, expected, mend)
     state = _with_counters(state, expected)

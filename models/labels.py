@@ -155,7 +155,7 @@ def get_label_set(name: str) -> LabelSet:
         )
     try:
         return label_set_from_dict(json.loads(Path(name).read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnknownDatasetError(f"{name}: {error}") from error
 
 

@@ -23,6 +23,7 @@ from inference.errors import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
+_MOST_ERRORS = 20
 CLIENT_GONE = 499
 """Nobody reads it: the status that log and metrics give a request whose client left (nginx's number)."""
 
@@ -140,7 +141,7 @@ def _framework_problem(error: HTTPException) -> Problem:
 
 def _invalid_parameters(error: RequestValidationError) -> Problem:
     errors = []
-    for item in error.errors():
+    for item in error.errors()[:_MOST_ERRORS]:  # a query can hold thousands
         name = str(item["loc"][-1]) if item["loc"] else "request"
         text = "no such parameter; /docs lists them" if item["type"] == "extra_forbidden" else item["msg"]
         errors.append({"parameter": name, "message": text})

@@ -1,5 +1,6 @@
 """The handlers. Each checks, awaits and answers; the work is done by the pool's threads."""
 
+from collections import Counter
 from typing import Annotated
 from urllib.parse import quote
 
@@ -135,8 +136,8 @@ def _header_text(name: str) -> str:
 
 
 def _refuse_repeated(request: Request) -> None:
-    names = [name for name, _ in request.query_params.multi_items()]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name in sorted(name for name, count in counts.items() if count > 1):
         message = "given more than once; a list is written with commas"
         errors = [{"parameter": name, "message": message}]
         raise Problem(422, "bad_parameter", f"{name}: {message}", title="Bad parameter", errors=errors)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,6 +76,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         config.batch,
         sampler=EndlessSampler(len(pairs), seed=config.seed, start=start, stop=stop),
         num_workers=config.workers,
+        worker_init_fn=single_threaded,
         pin_memory=device.type == "cuda",
         drop_last=True,
         # Its own, or making the loader's workers would move the state that resuming puts back.
@@ -108,6 +110,11 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     metrics = evaluate(state_path, root=root, list_path=root / config.data.val_list, device=str(device))
     seconds = round(time.monotonic() - started, 1)
     return {**metrics, "checkpoint": str(state_path), "iterations": total, "seconds": seconds}
+
+
+def single_threaded(worker: int) -> None:
+    """Keeps OpenCV to one thread in each of the loader's processes: there are as many as cores already."""
+    cv2.setNumThreads(0)
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,6 +18,9 @@ from models.options import ArchitectureOptions
 
 ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
 
+MAX_THREADS = 1024
+"""More would take the machine's memory, not its processors."""
+
 
 class Engine(Protocol):
     """A model that is ready to run. Keeps no state between calls; any thread may call `infer`.
@@ -71,8 +74,8 @@ def open_model(
         raise ParameterError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ParameterError(f"unknown device {device!r}: choose cpu, cuda, or cuda:N for the GPU number N")
-    if threads is not None and threads < 1:
-        raise ParameterError(f"threads must be 1 or more, not {threads}")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ParameterError(f"threads must be between 1 and {MAX_THREADS}, not {threads}")
     found = resolve_model(model)
     if engine == "tensorrt":
         raise EngineError("this version has no TensorRT engine: choose --engine onnxruntime or torch")
