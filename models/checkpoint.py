@@ -78,7 +78,7 @@ def load_checkpoint(
     try:
         with torch.device("meta"):  # the shapes without the memory
             expected = build_network(config).state_dict()
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # sizes past 64 bits, together or one alone
         raise MismatchError(f"{path}: no network can be as large as its configuration says") from error
     mend = "Is it a whole PSANet or PSPNet checkpoint, and are the architecture options its own?"
     _compare(path, state, expected, mend)

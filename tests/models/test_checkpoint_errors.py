@@ -187,6 +187,8 @@ def test_the_data_set_must_be_known_and_fit(tmp_path: Path) -> None:
         ({"config": {**CONFIG.to_dict(), "depth": 19}}, MismatchError, "depth 19 is none of"),
         ({"config": {**CONFIG.to_dict(), "new": 1}}, MismatchError, "unknown keys ['new']"),
         ({"config": {**CONFIG.to_dict(), "head_width": 16}}, MismatchError, "shapes differ"),
+        ({"config": {**CONFIG.to_dict(), "head_width": 10**12}}, MismatchError, "as large as"),
+        ({"config": {**CONFIG.to_dict(), "head_width": 10**30}}, MismatchError, "as large as"),
         ({"config": ...}, NotACheckpointError, "it lacks `config`"),
         ({"labels": {"name": "x"}}, MismatchError, "no label set"),
         (

@@ -128,7 +128,10 @@ def test_a_json_file_that_is_no_label_set_says_what_it_lacks(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not json", b"[1, 2]", b"null", b"\xff\xfe", b'{"name": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not json", b"[1, 2]", b"null", b"\xff\xfe", b'{"name": "x"}', b"[" * 100_000],
+)
 def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels.json"
     path.write_bytes(content)
