@@ -137,10 +137,11 @@ def test_cuda_that_is_not_there_is_an_error_not_the_cpu(tmp_path: Path, official
 
 
 @pytest.mark.parametrize(
-    "options", [{"engine": "openvino"}, {"device": "tpu"}, {"device": "cuda:x"}, {"threads": 0}]
+    "options",
+    [{"engine": "openvino"}, {"device": "tpu"}, {"device": "cuda:x"}, {"threads": 0}, {"threads": 1025}],
 )
 def test_unknown_choices_say_what_there_is(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=r"choose|1 or more"):
+    with pytest.raises(ParameterError, match=r"choose|between 1 and 1024"):
         open_model(make_bundle(tmp_path / "b"), **options)
 
 

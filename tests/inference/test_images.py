@@ -349,6 +349,13 @@ def many_scans() -> bytes:
     return data[:-2] + 1000 * last + data[-2:]
 
 
+def hidden_scans() -> bytes:
+    """The same behind a comment that holds what looks like the end of the picture."""
+    data = many_scans()
+    first = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    return data[:first] + b"\xff\xfe\0\x04\xff\xd9" + data[first:]
+
+
 BOMBS: dict[str, tuple[Callable[[], bytes], type[ImageError] | None]] = {
     "PNG 60,000x60,000": (lambda: png(60_000, 60_000, zlib.compress(bytes(1_000_000))), ImageTooLargeError),
     "PNG 2^31-1 a side": (lambda: png(2**31 - 1, 2**31 - 1, ONE_PIXEL), ImageTooLargeError),
@@ -371,6 +378,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], type[ImageError] | None]] = {
     "PNG pixels": (lambda: png(1, 1, DEFLATED_300_MB), None),
     "TIFF tags": (overlapping_tags, None),
     "JPEG scans": (many_scans, UndecodableImageError),
+    "JPEG scans behind a false end": (hidden_scans, UndecodableImageError),
     "PNG chunks": (lambda: png(1, 1, ONE_PIXEL, chunk(b"tEXt", b"") * 500_000), UndecodableImageError),
     "JPEG markers": (
         lambda: b"\xff\xd8" + b"\xff\xe1\0\2" * 2_000_000 + SAMPLES["JPEG"][2:],
@@ -462,3 +470,10 @@ class TestMutations:
         for thread in threads:
             thread.join()
         assert failures == []
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_video_behind_a_jpeg_is_not_taken_for_scans(progressive: bool) -> None:
+    photo = encoded(Image.new("RGB", (32, 24), (10, 200, 30)), "JPEG", progressive=progressive)
+    video = b"\xff\xda" * 1000
+    assert np.array_equal(decode_image(photo + video), decode_image(photo))
