@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from inference.render import overlay
+from service import routes
 from service.app import create_app
+from service.errors import Problem
 from service.settings import Settings
 from tests.service.fakes import PALETTE, decoded, encoded, three_colors, tiny_app, tiny_predictor
 
@@ -191,6 +195,21 @@ def test_a_bad_parameter_is_422_and_named(client: TestClient, query: str, parame
     assert document["code"] == "bad_parameter"
     assert [item["parameter"] for item in document["errors"]] == [parameter]
     assert document["detail"].startswith(parameter)
+
+
+def test_a_query_of_thousands_of_parameters_gets_a_short_answer(client: TestClient) -> None:
+    query = "&".join(f"x{index}=1" for index in range(6_000))
+    response = client.post(f"/segment?{query}", content=FILE, headers=RAW)
+    assert response.status_code == 422
+    assert len(response.content) < 10_000
+
+
+def test_a_parameter_repeated_thousands_of_times_is_refused_at_once() -> None:
+    request = Request({"type": "http", "query_string": b"alpha=0&" * 60_000})
+    started = time.monotonic()
+    with pytest.raises(Problem, match="more than once"):
+        routes._refuse_repeated(request)
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("query", ["scales=0.25,3", "scales= 1 , 0.5", "alpha=0", "flip=false", "scales=1,1"])
