@@ -141,7 +141,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         values = json.loads(path.read_text(encoding="utf-8"))
         _require(isinstance(values, dict), "it holds no JSON object")
         info = ModelInfo.from_dict(values)
-    except (BundleError, ValueError) as error:
+    except (BundleError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be used: {error}; export the checkpoint anew") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error

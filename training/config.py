@@ -127,8 +127,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     if not path.is_file():
         raise ConfigError(f"there is no configuration {path}; those that come along are in training/configs")
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     _require(isinstance(values, dict), f"{path} must hold keys and values")
     for override in overrides:

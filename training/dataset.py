@@ -32,8 +32,12 @@ def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
         raise DatasetError(
             f"there is no list {list_path}; give the path of one, `image label` a line relative to {root}"
         )
+    try:
+        lines = list_path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{list_path} is no text in UTF-8; give a list, `image label` a line") from error
     pairs = []
-    for number, line in enumerate(list_path.read_text().splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         parts = line.split()

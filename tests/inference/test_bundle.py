@@ -87,7 +87,7 @@ def test_a_folder_without_one_of_the_files_is_no_bundle(tmp_path: Path, name: st
         read_bundle(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1}', b"[" * 100_000])
 def test_a_broken_model_json_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     folder = make_bundle(tmp_path / "b")
     (folder / "model.json").write_bytes(content)

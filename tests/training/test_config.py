@@ -93,3 +93,11 @@ def test_a_missing_file_and_missing_keys_are_errors(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match="not YAML"):
         read_config(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: [", b"[" * 5_000])
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"odd\.yaml is not YAML"):
+        read_config(path)

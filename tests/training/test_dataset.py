@@ -64,6 +64,13 @@ def test_a_list_of_another_form_is_refused(miniature: Path, text: str, says: str
         read_list(miniature, path)
 
 
+def test_a_list_that_is_no_text_is_refused(miniature: Path) -> None:
+    path = miniature / "list/odd.txt"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match=r"odd\.txt is no text"):
+        read_list(miniature, path)
+
+
 def test_a_missing_list_is_an_error(miniature: Path) -> None:
     with pytest.raises(DatasetError, match="there is no list"):
         read_list(miniature, miniature / "list/test.txt")
