@@ -10,8 +10,10 @@ warnings on stderr. The plugins are called directly, not through `Image.open`: t
 formats, and the pixel cap is an argument here, where Pillow's belongs to the whole process.
 """
 
+import errno
 import io
 import os
+import stat
 from typing import Final
 
 import numpy as np
@@ -102,6 +104,9 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """`decode_image` of a file; OSError where it cannot be read. Other types are not read to their end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for without end
+        raise OSError(errno.EINVAL, "no ordinary file: save the image to one", os.fspath(path))
     with open(path, "rb") as file:
         beginning = file.read(4096)
         check_signature(beginning)

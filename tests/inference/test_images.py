@@ -1,6 +1,7 @@
 """Decoding is right for every kind of image, and every kind of bad input is one of three clear errors."""
 
 import io
+import os
 import random
 import struct
 import threading
@@ -311,6 +312,9 @@ class TestRefusals:
     def test_a_file_that_cannot_be_read_is_an_oserror(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             read_image(tmp_path / "missing.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(OSError, match="no ordinary file"):
+            read_image(tmp_path / "pipe.png")
         (tmp_path / "here.png").write_bytes(SAMPLES["PNG"])
         assert np.array_equal(read_image(tmp_path / "here.png"), decode_image(SAMPLES["PNG"]))
 
