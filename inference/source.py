@@ -16,7 +16,7 @@ from typing import Any
 
 from inference.bundle import Bundle, ModelInfo
 from inference.errors import BundleError
-from models.labels import LABEL_SETS
+from models.labels import LABEL_SETS, LabelSet
 from models.options import ArchitectureOptions
 
 
@@ -81,14 +81,8 @@ def _labels_of(info: ModelInfo) -> Iterator[str]:
     if known is not None and (known.class_names, known.palette) == (info.class_names, info.palette):
         yield info.dataset
         return
-    values = {
-        "name": info.dataset,
-        "class_names": info.class_names,
-        "palette": info.palette,
-        "base_size": info.base_size,
-        "label_ids": info.label_ids,
-    }
+    labels = LabelSet(info.dataset, info.class_names, info.palette, info.base_size, info.label_ids)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "labels.json"
-        file.write_text(json.dumps(values), encoding="utf-8")
+        file.write_text(json.dumps(labels.to_dict()), encoding="utf-8")
         yield str(file)

@@ -1,5 +1,6 @@
 """Which checkpoint a command means, and what a bundle remembers of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 import export.source
 from export.source import find_source, relative_source
-from inference.bundle import ModelInfo, write_model_json
+from inference.bundle import write_model_json
+from inference.engines.pytorch import describe
 from inference.errors import BundleError, ModelNotFoundError
 from models.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from models.labels import LabelSet
@@ -36,18 +38,8 @@ def source(network_file: bytes, tmp_path: Path) -> Path:
 def make_bundle(folder: Path, checkpoint: Checkpoint) -> Path:
     """What `export.onnx` writes, with nothing in the model file."""
     folder.mkdir(parents=True)
-    labels, config = checkpoint.labels, checkpoint.config
-    info = ModelInfo(
-        name=folder.name,
-        architecture=config,
-        dataset=labels.name,
-        class_names=labels.class_names,
-        palette=labels.palette,
-        label_ids=labels.label_ids,
-        crop_hw=config.crop_hw,
-        base_size=labels.base_size,
-        source_file=relative_source(checkpoint.path, folder),
-        source_sha256=checkpoint.sha256,
+    info = dataclasses.replace(
+        describe(checkpoint), name=folder.name, source_file=relative_source(checkpoint.path, folder)
     )
     (folder / "model.onnx").write_bytes(b"")
     write_model_json(folder, info)
