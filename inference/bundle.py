@@ -2,7 +2,8 @@
 
 Not here: opening the model (`engines/`), making a bundle (`export/`), torch.
 
-`model.json` is strict: every key of `ModelInfo` and `schema_version` must be there, and no other.
+`model.json` is strict: every key of `ModelInfo` and `schema_version` must be there (but for the few that came
+later and have defaults), and no other.
 
     python -c "from inference.bundle import bundled_names; print(bundled_names())"
 """
@@ -17,6 +18,7 @@ import models
 from inference.errors import BundleError, ModelNotFoundError
 from inference.files import write_atomically
 from models.config import MEAN_RGB, STD_RGB, ConfigError, ModelConfig
+from models.protocol import ProtocolName, TestMode
 
 SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
@@ -24,8 +26,35 @@ MODEL_ONNX = "model.onnx"
 BUNDLED_ROOT = Path(models.__file__).parent / "bundled"
 """Where the models that come with the project lie, one bundle folder each."""
 
-TestMode = Literal["sliding", "whole"]
 Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["tensorrt", "tensorrt_rtx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInfo:
+    """A TensorRT engine beside `model.onnx`, built from it.
+
+    file: its name in the folder; runtime, runtime_version: what built it and alone can run it; target: the
+    compute capabilities that it runs on ("sm89"), separated by "+"; precision, max_batch: images in a call
+    at most; psa_form: "function" or "plugin"; sha256: of the plan; verified: whether it was run on a GPU and
+    compared with the network.
+    """
+
+    file: str
+    runtime: Runtime
+    runtime_version: str
+    target: str
+    precision: Precision
+    max_batch: int
+    psa_form: str
+    sha256: str
+    verified: bool
+
+    def __post_init__(self) -> None:
+        _require(Path(self.file).name == self.file, f"a plan's file {self.file!r} must lie in the bundle")
+        _require(self.runtime in get_args(Runtime), f"runtime {self.runtime!r} is not known")
+        _require(self.precision in get_args(Precision), f"precision {self.precision!r} is not known")
+        _require(self.max_batch >= 1, f"max_batch must be 1 or more, not {self.max_batch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +64,13 @@ class ModelInfo:
     class_names, palette (RGB in 0..255), label_ids (the data set's own numbers, or None): by class id.
     crop_hw: pixels of one window; base_size: long side in pixels at scale 1.
     align_corners: the rule by which the model's coarse logits are resampled to the window.
-    test_mode: windows of `crop_hw` ("sliding") or the image at once ("whole").
+    protocol, test_mode, base_short: see `models.protocol`; crop_hw is the training's crop where test_mode is
+        "whole".
     mean_rgb, std_rgb: in [0, 255]; the model normalises by itself, `mean_rgb` is also what padding holds.
     psa_form: how the PSA mask is written in the model ("function", "inlined" …).
     source_file, source_sha256: the checkpoint that the model was made from, where it came from one.
-    built_with: versions of what built it, by name.
+    built_with: versions of what built it, by name. plans: TensorRT engines beside the model.
+    engine_verified: whether all of them were compared with the network on a GPU; None without any.
     Raises BundleError where values contradict one another.
     """
 
@@ -61,6 +92,9 @@ class ModelInfo:
     source_sha256: str | None = None
     built_with: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("logits",)
+    protocol: ProtocolName = "published"
+    base_short: int | None = None
+    plans: tuple[PlanInfo, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.class_names)
@@ -77,7 +111,9 @@ class ModelInfo:
         _require(self.base_size >= 1, f"base_size must be 1 or more, not {self.base_size}")
         _require(len(self.mean_rgb) == len(self.std_rgb) == 3, "mean_rgb and std_rgb take three numbers each")
         _require(min(self.std_rgb) > 0, "std_rgb must be above 0")
-        for key, kind in (("test_mode", TestMode), ("precision", Precision)):
+        short = self.base_short
+        _require(short is None or 1 <= short <= self.base_size, f"base_short {short} is above base_size")
+        for key, kind in (("test_mode", TestMode), ("protocol", ProtocolName), ("precision", Precision)):
             value = getattr(self, key)
             _require(value in get_args(kind), f"{key} {value!r} is none of {get_args(kind)}")
         _require(self.outputs[:1] == ("logits",), f"outputs must start with 'logits', not {self.outputs}")
@@ -87,6 +123,11 @@ class ModelInfo:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def engine_verified(self) -> bool | None:
+        """Whether every plan was compared with the network on a GPU; None where there is no plan."""
+        return all(plan.verified for plan in self.plans) if self.plans else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values as `model.json` holds them; `from_dict` reads them back."""
         values = {key: value for key, value in asdict(self).items() if key != "architecture"}
@@ -95,6 +136,7 @@ class ModelInfo:
             **values,
             "architecture": self.architecture.to_dict(),
             "built_with": dict(self.built_with),
+            "engine_verified": self.engine_verified,
         }
 
     @classmethod
@@ -106,11 +148,13 @@ class ModelInfo:
                 f"schema_version is {version!r} and only {SCHEMA_VERSION} can be read: "
                 "export the checkpoint anew with this version, or serve it with the version that wrote it"
             )
-        given, known = set(values) - {"schema_version"}, {item.name for item in fields(cls)}
+        given = set(values) - {"schema_version", "engine_verified"}
+        known = {item.name for item in fields(cls)}
         _require(given <= known, f"unknown keys {sorted(given - known)}")
-        _require(known <= given, f"missing keys {sorted(known - given)}")
+        missing = known - given - _LATER_KEYS
+        _require(not missing, f"missing keys {sorted(missing)}")
         try:
-            return cls(**{key: _READERS[key](values[key]) for key in known})
+            return cls(**{key: _READERS[key](values[key]) for key in given})
         except (TypeError, KeyError, ConfigError) as error:
             raise BundleError(f"a value cannot be used: {error}") from error
 
@@ -212,7 +256,15 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _plan(value: Any) -> PlanInfo:
+    texts = {"file", "runtime", "runtime_version", "target", "precision", "psa_form", "sha256"}
+    readers = {**dict.fromkeys(texts, _TEXT), "max_batch": _WHOLE, "verified": _typed(bool)}
+    return PlanInfo(**{key: readers[key](item) for key, item in _typed(dict)(value).items()})
+
+
 _TEXT, _WHOLE = _typed(str), _typed(int)
+_LATER_KEYS = {"protocol", "base_short", "plans"}
+"""Keys that the first bundles lack; their defaults say what those are."""
 _READERS: Mapping[str, Any] = {
     "name": _TEXT,
     "architecture": lambda value: ModelConfig.from_dict(_typed(dict)(value)),
@@ -232,5 +284,8 @@ _READERS: Mapping[str, Any] = {
     "source_sha256": _optional(_TEXT),
     "built_with": lambda value: {_TEXT(key): _TEXT(item) for key, item in _typed(dict)(value).items()},
     "outputs": _sequence(_TEXT),
+    "protocol": _TEXT,
+    "base_short": _optional(_WHOLE),
+    "plans": _sequence(_plan),
 }
 """How each key of `model.json` is read."""

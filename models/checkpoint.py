@@ -25,6 +25,7 @@ from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
 from models.network import SceneParser, build_network
 from models.options import ArchitectureOptions
+from models.protocol import TestProtocol
 from models.resnet import ResNet
 
 __all__ = [
@@ -41,14 +42,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read. `state_dict` has this project's keys and float32 values, whatever the file."""
+    """A file that was read. `state_dict` has this project's keys and float32 values, whatever the file.
+
+    protocol: how the network is meant to be tested.
+    """
 
     path: Path
     config: ModelConfig
     labels: LabelSet
     state_dict: Mapping[str, Tensor]
     sha256: str
-    source_format: Literal["official", "own"]
+    source_format: Literal["official", "mmsegmentation", "own"]
+    protocol: TestProtocol
 
 
 def load_checkpoint(
@@ -84,7 +89,9 @@ def load_checkpoint(
     _compare(path, state, expected, mend)
     state = _with_counters(state, expected)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    return Checkpoint(path, config, labels, state, file_sha256(path), "own" if own else "official")
+    source_format: Literal["official", "own"] = "own" if own else "official"
+    protocol = TestProtocol(base_size=labels.base_size)
+    return Checkpoint(path, config, labels, state, file_sha256(path), source_format, protocol)
 
 
 def build_from_checkpoint(checkpoint: Checkpoint) -> SceneParser:

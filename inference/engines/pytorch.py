@@ -76,7 +76,7 @@ def open_checkpoint(
 
 def describe(checkpoint: Checkpoint) -> ModelInfo:
     """What `model.json` would say of a checkpoint that runs in PyTorch as it is; exporters build on it."""
-    config, labels = checkpoint.config, checkpoint.labels
+    config, labels, protocol = checkpoint.config, checkpoint.labels, checkpoint.protocol
     return ModelInfo(
         name=checkpoint.path.stem,
         architecture=config,
@@ -85,7 +85,10 @@ def describe(checkpoint: Checkpoint) -> ModelInfo:
         palette=labels.palette,
         label_ids=labels.label_ids,
         crop_hw=config.crop_hw,
-        base_size=labels.base_size,
+        base_size=protocol.base_size,
+        base_short=protocol.base_short,
+        test_mode=protocol.mode,
+        protocol=protocol.name,
         psa_form="torch",
         source_file=checkpoint.path.name,
         source_sha256=checkpoint.sha256,
