@@ -118,12 +118,22 @@ class TrainingConfig:
         return {**dataclasses.asdict(self), "model": self.model.to_dict(), "augment": _plain(self.augment)}
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """The training that `path` and `key.path=value` overrides (values in YAML) describe.
+def read_config(paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> TrainingConfig:
+    """The training that files and `key.path=value` overrides (values in YAML) describe.
 
-    Raises ConfigError with the mend for a missing file, an unknown key, or a value that does not fit.
+    paths: one file or several, of which a later one changes single keys of those before. Raises ConfigError
+    with the mend for a missing file, an unknown key, or a value that does not fit.
     """
-    path = Path(path)
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    values: dict[str, Any] = {}
+    for path in files:
+        _merge(values, _read_yaml(path))
+    for override in overrides:
+        _override(values, override)
+    return config_from_dict({"out": "runs/" + "_".join(path.stem for path in files), **values})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no configuration {path}; those that come along are in training/configs")
     try:
@@ -131,9 +141,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     _require(isinstance(values, dict), f"{path} must hold keys and values")
-    for override in overrides:
-        _override(values, override)
-    return config_from_dict(values)
+    return dict(values)
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Puts `changes` into `values`, key by key, however deep."""
+    for key, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], change)
+        else:
+            values[key] = change
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainingConfig:

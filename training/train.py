@@ -164,7 +164,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", required=True, help="a YAML file, such as those in training/configs")
+    parser.add_argument(
+        "--config",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="a YAML file, such as those in training/configs; given again, it changes keys of those before",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from pathlib import Path
 
@@ -29,6 +30,50 @@ def test_published_recipes_have_the_papers_settings(
     assert (config.head_lr_factor, config.augment.scale) == (10.0, (0.5, 2.0))
     assert config.model.crop_hw == (crop, crop)
     assert (config.augment.rotate_degrees, config.augment.blur) == ((10.0, True) if rotates else (0.0, False))
+
+
+ROWS = Path("training/configs/rows")
+TABLES = [
+    ("ade20k", "baseline", {"context": "none"}),
+    ("ade20k", "global_pooling", {"context": "global"}),
+    ("ade20k", "aspp", {"context": "aspp"}),
+    ("ade20k", "nonlocal", {"context": "nonlocal"}),
+    ("ade20k", "psp", {"context": "ppm"}),
+    ("ade20k", "collect_compact", {"context": "psa", "psa_type": "collect", "compact": True}),
+    *(
+        (dataset, row, {"context": "psa", "psa_type": kind, "compact": False})
+        for dataset in ("ade20k", "voc2012", "cityscapes", "camvid")
+        for row, kind in (("collect", "collect"), ("distribute", "distribute"))
+    ),
+    ("voc2012", "baseline", {"context": "none"}),
+    ("cityscapes", "collect_distribute", {"context": "psa", "psa_type": "bidirectional"}),
+]
+
+
+@pytest.mark.parametrize(("dataset", "row", "expected"), TABLES)
+@pytest.mark.parametrize("deep", [False, True])
+def test_every_row_of_the_papers_tables_is_two_files_and_changes_nothing_else(
+    dataset: str, row: str, expected: dict[str, object], deep: bool
+) -> None:
+    base = f"training/configs/{dataset}_{'psanet18' if dataset == 'camvid' else 'psanet50'}.yaml"
+    files = [base, ROWS / f"{row}.yaml", *([ROWS / "resnet101.yaml"] if deep else [])]
+    alone, config = read_config(base), read_config(files)
+    changes = {**expected, **({"depth": 101} if deep else {})}
+    assert config.model == alone.model.replace(**changes)
+    assert config.out == "runs/" + "_".join(Path(file).stem for file in files)
+    assert dataclasses.replace(config, model=alone.model, out=alone.out) == alone
+
+
+def test_every_row_file_is_one_of_the_tables_or_the_depth() -> None:
+    assert {path.stem for path in ROWS.iterdir()} == {row for _, row, _ in TABLES} | {"resnet101"}
+
+
+def test_a_later_file_changes_single_keys_and_overrides_go_last(tmp_path: Path) -> None:
+    later = tmp_path / "later.yaml"
+    later.write_text("augment: {blur: true}\nlr: 0.5\nout: elsewhere\n")
+    config = read_config(["training/configs/ade20k_psanet50.yaml", later], ["lr=0.25"])
+    assert (config.augment.blur, config.augment.rotate_degrees) == (True, 10.0)
+    assert (config.lr, config.out) == (0.25, "elsewhere")
 
 
 def test_overrides_reach_nested_values_and_take_yaml() -> None:
