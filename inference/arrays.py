@@ -1,4 +1,5 @@
-"""What numpy and torch arrays need beside the common names: buffers to use again, products of a good size.
+"""What numpy and torch arrays need beside the common names: buffers to use again, products of a good size,
+the first of the greatest.
 
 torch is never imported here: an array brings its namespace along (array-api-compat).
 """
@@ -6,6 +7,7 @@ torch is never imported here: an array brings its namespace along (array-api-com
 import math
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 Array = Any
@@ -60,3 +62,17 @@ class Workspace:
             piece = (..., slice(start, start + step))
             self.xp.matmul(left, right[piece], out=out[piece])
         return out
+
+    def first_maximum(self, block: Array) -> tuple[Array, Array]:
+        """Class ids and values, (rows, columns) each, of the greatest class; the lowest id wins ties.
+
+        block: (C, rows, columns). Ids are uint8 up to 256 classes, int16 above.
+        """
+        xp, take = self.xp, self.take
+        classes = block.shape[0]
+        kind = "uint8" if classes <= 256 else "int16"
+        best = xp.max(block, axis=0)
+        equal = xp.equal(block, best, out=take("equal", tuple(block.shape), "bool"))
+        backwards = self.asarray(np.arange(classes - 1, -1, -1, dtype=kind)[:, None, None])
+        ranks = xp.multiply(equal, backwards, out=take("ranks", tuple(block.shape), kind))
+        return classes - 1 - xp.max(ranks, axis=0), best

@@ -113,7 +113,8 @@ def make_plan(request: Request, budget_bytes: int) -> Plan:
         if batch == 1:
             break
         batch //= 2
-    raise MemoryBudgetError(_over_budget(plan, budget_bytes))
+    mends = _mends(request)
+    raise MemoryBudgetError(over_budget(request.image_hw, request.classes, plan.memory, budget_bytes, mends))
 
 
 def intervals(start: int, stop: int, step: int) -> Iterator[Interval]:
@@ -226,15 +227,20 @@ def _matrix_bytes(request: Request) -> int:
     return 4 * (len(request.layouts) * up + tiles) + taps
 
 
-def _over_budget(plan: Plan, budget_bytes: int) -> str:
-    request = plan.request
-    height, width = request.image_hw
-    largest = max(plan.memory, key=lambda key: plan.memory[key])
+def over_budget(
+    image_hw: tuple[int, int], classes: int, memory: Mapping[str, int], budget_bytes: int, mends: str
+) -> str:
+    """What to say of `memory` that does not fit; `mends`: what would make it smaller."""
+    largest, peak_bytes = max(memory, key=lambda key: memory[key]), sum(memory.values())
+    return (
+        f"{image_hw[1]}x{image_hw[0]} pixels and {classes} classes need at least "
+        f"{peak_bytes / MEBIBYTE:.1f} MiB (most of it {largest}), over the memory budget of "
+        f"{budget_bytes / MEBIBYTE:.1f} MiB: try {mends}"
+    )
+
+
+def _mends(request: Request) -> str:
     mends = "a smaller base_size, fewer scales, no flip, or a larger memory budget"
     if request.probabilities or request.confidence:
         mends = f"labels alone, without probabilities or confidence, {mends}"
-    return (
-        f"{width}x{height} pixels and {request.classes} classes need at least "
-        f"{plan.peak_bytes / MEBIBYTE:.1f} MiB (most of it {largest}), over the memory budget of "
-        f"{budget_bytes / MEBIBYTE:.1f} MiB: try {mends}"
-    )
+    return mends

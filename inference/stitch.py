@@ -155,20 +155,6 @@ class Stitcher:
         self._work.product(rows.down, gathered, result)
         return result
 
-    def first_maximum(self, block: Array) -> tuple[Array, Array]:
-        """Class ids and values, (rows, columns) each, of the greatest class; the lowest id wins ties.
-
-        block: (C, rows, columns). Ids are uint8 up to 256 classes, int16 above.
-        """
-        xp, take = self._xp, self._work.take
-        classes = block.shape[0]
-        kind = "uint8" if classes <= 256 else "int16"
-        best = xp.max(block, axis=0)
-        equal = xp.equal(block, best, out=take("equal", tuple(block.shape), "bool"))
-        backwards = self._work.asarray(np.arange(classes - 1, -1, -1, dtype=kind)[:, None, None])
-        ranks = xp.multiply(equal, backwards, out=take("ranks", tuple(block.shape), kind))
-        return classes - 1 - xp.max(ranks, axis=0), best
-
     def _sum(self, scale: int, rows: _Rows, columns: _Columns, total: Array) -> None:
         """Sums the softmax of all views of `scale` into `total`, (C, support rows, support columns)."""
         mirrors = (False, True) if self._plan.request.mirrored else (False,)

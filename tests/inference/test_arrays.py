@@ -46,3 +46,13 @@ def test_a_numpy_workspace_makes_numpy_arrays_of_numpy_arrays_without_a_copy() -
     assert work.on_numpy
     assert work.asarray(values) is values
     assert not Workspace(torch.zeros(1)).on_numpy
+
+
+@KINDS
+@pytest.mark.parametrize("classes", [2, 200, 256, 257, 700])
+def test_the_lowest_class_id_wins_ties(classes: int, like: Any) -> None:
+    values = np.random.default_rng(2).integers(0, 3, (classes, 6, 7)).astype(np.float32)
+    work = Workspace(like)
+    labels, best = work.first_maximum(work.asarray(values))
+    np.testing.assert_array_equal(labels, values.argmax(0))
+    np.testing.assert_array_equal(best, values.max(0))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from inference.errors import EngineError
 from inference.plan import Plan, Request, make_plan
@@ -68,17 +67,6 @@ def test_logits_of_another_shape_are_an_error() -> None:
     stitcher = Stitcher(plan, align_corners=True, like=np.zeros(1))
     with pytest.raises(EngineError, match=r"\(1, 5, 5, 5\).*\(1, 4, 5, 5\)"):
         stitcher.keep(list(plan.views(plan.bands[0])), np.zeros((1, 5, 5, 5), np.float32))
-
-
-@pytest.mark.parametrize("classes", [2, 200, 256, 257, 700])
-@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
-def test_the_lowest_class_id_wins_ties(classes: int, convert: object) -> None:
-    values = np.random.default_rng(2).integers(0, 3, (classes, 6, 7)).astype(np.float32)
-    block = convert(values)  # type: ignore[operator]
-    stitcher = Stitcher(made_plan(classes), align_corners=True, like=block)
-    labels, best = stitcher.first_maximum(block)
-    np.testing.assert_array_equal(labels, values.argmax(0))
-    np.testing.assert_array_equal(best, values.max(0))
 
 
 def test_windows_that_no_band_needs_any_more_give_their_place_to_others() -> None:
