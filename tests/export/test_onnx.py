@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-import export.onnx
+import export.build
 from export.errors import UnavailableError, VerificationError
 from export.onnx import Exported, export_onnx, main
 from inference.bundle import read_bundle
@@ -185,8 +185,9 @@ def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_pat
 def quick(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """The graph that `to_onnx` gives for the official checkpoint, without the wait; tests may spoil it."""
     model = onnx.load(exported.folder / "model.onnx")
-    monkeypatch.setattr(export.onnx, "to_onnx", lambda network: model)
-    monkeypatch.setattr(logging.getLogger("export.onnx"), "level", logging.NOTSET)
+    monkeypatch.setattr(export.build, "to_onnx", lambda network, **options: model)
+    for name in ("export", "export.onnx"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     return model
 
 

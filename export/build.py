@@ -1,0 +1,129 @@
+"""The ONNX model of a network: the one place where a model of a given precision and form is made.
+
+Everything that writes an ONNX file, or builds an engine from one, starts here. Not here: bundles and the
+command line (`export/onnx.py`), TensorRT (`export/trt.py`).
+
+    python -c "from export.build import build_model; help(build_model)"
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx.inliner
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.errors import UnavailableError
+from export.graph import OPSET, add_psa_mask_function, has_psa_mask, strip_provenance, translation_table
+from export.weights import store_as_half
+from inference.bundle import Precision
+from models.config import ModelConfig
+from models.network import SceneParser
+
+log = logging.getLogger(__name__)
+
+PsaForm = Literal["function"]
+"""How the PSA mask is written: "function", the node PSAMask and its function."""
+NETWORK = "network."
+"""What the names of a model's weights have before the network's own."""
+
+
+class CoarseLogits(nn.Module):
+    """What an engine computes, as a module: (N, 3, H, W) RGB in [0, 255] to coarse logits (N, C, H', W')."""
+
+    def __init__(self, network: SceneParser) -> None:
+        super().__init__()
+        self.network = network
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See `SceneParser.coarse_logits`."""
+        return self.network.coarse_logits(image)
+
+
+def build_model(
+    network: SceneParser,
+    *,
+    precision: Precision = "fp32",
+    calibration: Iterable[NDArray[np.float32]] | None = None,
+    psa_form: PsaForm = "function",
+    inline: bool = False,
+) -> onnx.ModelProto:
+    """The network as a checked ONNX model, `image` (N, 3, h, w) RGB in [0, 255] to coarse `logits`.
+
+    precision: "fp16" stores the weights so and computes in float32 (`export/half.py` has the typed graph
+    that TensorRT wants); "int8" is calibrated on `calibration`, batches (N, 3, h, w) of the same pixels.
+    inline: standard ops in place of the project's own functions, for what knows no functions.
+    Raises UnavailableError for a precision that cannot be had.
+    """
+    if precision == "int8":
+        raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
+    model = to_onnx(network, psa_form=psa_form, inline=inline)
+    if precision == "fp16":
+        store_as_half(model, network.state_dict(), prefix=NETWORK)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def to_onnx(network: SceneParser, *, psa_form: PsaForm = "function", inline: bool = False) -> onnx.ModelProto:
+    """The network in float32, batch norm folded: `image` (N, 3, *crop_hw) to `logits`, for any N."""
+    log.info("exporting")
+    # Two images: torch.export takes a size of 1 for a constant.
+    images = torch.zeros(1, 3, *network.config.crop_hw).expand(2, -1, -1, -1)
+    with _quiet():
+        program = torch.onnx.export(
+            CoarseLogits(network),
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1)}},
+            custom_translation_table=translation_table(),
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    model = program.model_proto
+    model.producer_name, model.producer_version = "psanet-serving", version_of("psanet-serving")
+    strip_provenance(model)
+    add_psa_mask_function(model)
+    return onnx.inliner.inline_local_functions(model) if inline else model
+
+
+def written_form(model: onnx.ModelProto, config: ModelConfig) -> str:
+    """What `model.json` says of the PSA mask in `model`: "function", "inlined", or "none" without one."""
+    if config.context != "psa" or config.compact:
+        return "none"
+    return "function" if has_psa_mask(model) else "inlined"
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, "unknown" where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps stdout for the JSON line, and the exporter's remarks on torchvision and torch's code unsaid."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
+            )
+            yield
+    finally:
+        registration.setLevel(level)
