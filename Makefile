@@ -67,5 +67,5 @@ $(SETUP_STAMP): | $(BIN)/pip
 	@echo "Installing everything into .venv (a few minutes, once)"
 	$(PIP) install -qq -c constraints.txt hatchling
 	$(if $(TORCH_INDEX),$(PIP) install -qq --no-deps --index-url "$(TORCH_INDEX)" $(TORCH))
-	$(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[cpu,serve,train,export,trt,dev]'
+	$(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[cpu,serve,train,export,trt,plugin,dev]'
 	@touch $(SERVE_STAMP) $@
