@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 Context = Literal["psa", "none", "global", "aspp", "nonlocal", "ppm"]
 PsaType = Literal["collect", "distribute", "bidirectional"]
+ShrinkRule = Literal["aligned", "adaptive"]
 
 DEPTHS = (18, 34, 50, 101, 152)
 STRIDE = 8
@@ -58,6 +59,20 @@ class ModelConfig:
     aux: whether there is the auxiliary head on stage 4 (paper 3.4).
     stage_dilations: of stages 4 and 5; 1 keeps that stage's stride of 2.
     dropout: of whole feature maps before either classifier.
+
+    What follows is by default as in hszhao/semseg; `MMSEGMENTATION` holds what differs in their networks.
+
+    stem_width: channels that the stem gives; its first two convolutions have half of them.
+    contract_dilation: the first block of a dilated stage is dilated by half of that.
+    proj_padding: zeros around the gathered context before its last 1x1 convolution, so that the context's
+        map is larger by a border of ReLU(BN(0)) when it is resampled to the features' size.
+    shrink_rule: "aligned" shrinks a side to (side - 1) // factor + 1 and resamples with corners aligned, down
+        and up again. "adaptive" does so where the factor divides neither side of the features; else the sides
+        become side // factor, resampled with half-pixel centres. Nothing is shrunk by a factor of 1: then
+        "adaptive" resamples by `align_corners`.
+    aligned_sides: images have sides of `8n + 1`, whose corners are the features' corners. False: of any
+        size, and features of ceil(side / 8); `crop_hw` may be any size too.
+    align_corners: of the last upsampling.
     """
 
     depth: int
@@ -74,6 +89,12 @@ class ModelConfig:
     aux: bool = True
     stage_dilations: tuple[int, int] = (2, 4)
     dropout: float = 0.1
+    stem_width: int = 128
+    contract_dilation: bool = False
+    proj_padding: int = 0
+    shrink_rule: ShrinkRule = "aligned"
+    aligned_sides: bool = True
+    align_corners: bool = True
 
     def __post_init__(self) -> None:
         for name in ("crop_hw", "mask_hw", "stage_dilations"):
@@ -81,24 +102,30 @@ class ModelConfig:
             if name != "mask_hw" or value is not None:
                 object.__setattr__(self, name, _pair(name, value))
         self._check_types()
-        choices = {"depth": DEPTHS, "context": get_args(Context), "psa_type": get_args(PsaType)}
+        choices = {
+            "depth": DEPTHS,
+            "context": get_args(Context),
+            "psa_type": get_args(PsaType),
+            "shrink_rule": get_args(ShrinkRule),
+        }
         for name, known in choices.items():
             value = getattr(self, name)
             _require(value in known, f"{name} {value!r} is none of {', '.join(map(str, known))}")
-        for name, least in (("classes", 2), ("shrink_factor", 1), ("head_width", 1)):
+        for name, least in (
+            ("classes", 2),
+            ("shrink_factor", 1),
+            ("head_width", 1),
+            ("stem_width", 2),
+            ("proj_padding", 0),
+        ):
             value = getattr(self, name)
             _require(value >= least, f"{name} must be {least} or more, not {value}")
+        _require(self.stem_width % 2 == 0, f"stem_width must be even, not {self.stem_width}")
         factor = self.normalization_factor
         _require(0 < factor < math.inf, f"normalization_factor must be finite and above 0, not {factor}")
         _require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
         _require(all(d in (1, 2, 4) for d in self.stage_dilations), "stage_dilations take 1, 2 or 4")
-        step = self.output_stride * (self.shrink_factor if self.context == "psa" else 1)
-        for side in self.crop_hw:
-            _require(
-                side > 1 and (side - 1) % step == 0,
-                f"crop_hw {self.crop_hw}: (side - 1) must be a multiple of {step} and above 0;"
-                f" {_nearest(side, step)} would do",
-            )
+        self._check_crop()
         if self.context == "psa":
             self._check_mask()
 
@@ -109,6 +136,19 @@ class ModelConfig:
                 types, words = _KINDS[field.type]
                 fits = isinstance(value, types) and isinstance(value, bool) == (field.type is bool)
                 _require(fits, f"{field.name} takes {words}, not {value!r}")
+
+    def _check_crop(self) -> None:
+        if not self.aligned_sides:
+            _require(self.context == "psa", "aligned_sides may be false with context psa alone")
+            self.attention_hw_of(self.crop_hw)
+            return
+        step = self.output_stride * (self.shrink_factor if self.context == "psa" else 1)
+        for side in self.crop_hw:
+            _require(
+                side > 1 and (side - 1) % step == 0,
+                f"crop_hw {self.crop_hw}: (side - 1) must be a multiple of {step} and above 0;"
+                f" {_nearest(side, step)} would do",
+            )
 
     def _check_mask(self) -> None:
         attention_hw = self.attention_hw
@@ -126,16 +166,49 @@ class ModelConfig:
         return STRIDE * math.prod(2 if dilation == 1 else 1 for dilation in self.stage_dilations)
 
     @property
+    def any_size(self) -> bool:
+        """Whether one network takes images of any size, not of the crop's or of `8n + 1` alone."""
+        return not self.aligned_sides and not self.compact
+
+    @property
     def feature_hw(self) -> tuple[int, int]:
         """Size of the backbone's output at `crop_hw`."""
-        height, width = ((side - 1) // self.output_stride + 1 for side in self.crop_hw)
-        return height, width
+        return self.feature_hw_of(self.crop_hw)
 
     @property
     def attention_hw(self) -> tuple[int, int]:
         """Size of the features that attention runs on at `crop_hw`, once shrunk."""
-        height, width = ((side - 1) // self.shrink_factor + 1 for side in self.feature_hw)
-        return height, width
+        return self.attention_hw_of(self.crop_hw)
+
+    def feature_hw_of(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Size of the backbone's output, and of the coarse logits, for images of that size.
+
+        Raises ConfigError for images that this network does not take, with a size that would do.
+        """
+        height, width = image_hw
+        stride = self.output_stride
+        _require(min(image_hw) >= 1, f"images of {image_hw}: each side must be 1 or more")
+        _require(
+            not self.aligned_sides or (height - 1) % stride == (width - 1) % stride == 0,
+            f"images of {image_hw}: each side must be {stride}n + 1, as the network's crop {self.crop_hw} is",
+        )
+        return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+    def attention_hw_of(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Size of the shrunk features that attention runs on, for images of that size.
+
+        Raises ConfigError as `feature_hw_of` does, and for images so small that a side shrinks to nothing.
+        """
+        height, width = self.feature_hw_of(image_hw)
+        factor = self.shrink_factor
+        if self.shrink_rule == "aligned" or (height % factor and width % factor):
+            return (height - 1) // factor + 1, (width - 1) // factor + 1
+        _require(
+            min(height, width) >= factor,
+            f"images of {image_hw} are too small, features of {(height, width)} shrink to nothing: "
+            f"give them sides above {self.output_stride * (factor - 1)}",
+        )
+        return height // factor, width // factor
 
     @property
     def psa_mask_hw(self) -> tuple[int, int]:
@@ -187,6 +260,19 @@ def _nearest(side: int, step: int) -> int:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+MMSEGMENTATION: Mapping[str, Any] = MappingProxyType(
+    {
+        "stem_width": 64,
+        "contract_dilation": True,
+        "proj_padding": 1,
+        "shrink_rule": "adaptive",
+        "aligned_sides": False,
+        "align_corners": False,
+    }
+)
+"""What all PSANets of MMSegmentation share and the published network does not; 769x769 aligns corners."""
 
 
 def _presets() -> dict[str, ModelConfig]:

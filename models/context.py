@@ -9,14 +9,15 @@ Shape suffixes: n images, c channels, s sources, t targets (s = t = h * w of the
     python -c "from models.context import PSA; print(PSA(2048, 512, mask_hw=(59, 59)).out_channels)"
 """
 
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import ConfigError, ModelConfig, PsaType
+from models.config import ConfigError, ModelConfig, PsaType, ShrinkRule
 from models.psa_mask import psa_mask
+from models.resample import resize, resize_aligned
 
 
 class ContextModule(nn.Module):
@@ -43,6 +44,7 @@ class PSA(ContextModule):
     channels: of the features it is attached to. width: channels inside (C2 of Fig. 2).
     mask_hw: size of the predicted attention per position; with `compact` that of the shrunk features.
     The features' size is free unless `compact`; pairs farther apart than the mask reaches have logit 0.
+    shrink_rule, proj_padding, align_corners: see `ModelConfig`.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class PSA(ContextModule):
         shrink_factor: int = 2,
         normalization_factor: float = 1.0,
         softmax: bool = True,
+        shrink_rule: ShrinkRule = "aligned",
+        proj_padding: int = 0,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         if psa_type not in get_args(PsaType):
@@ -63,6 +68,7 @@ class PSA(ContextModule):
         self.psa_type, self.compact, self.mask_hw = psa_type, compact, mask_hw
         self.shrink_factor, self.softmax = shrink_factor, softmax
         self.normalization_factor = normalization_factor
+        self.shrink_rule, self.align_corners = shrink_rule, align_corners
         self.reduce = _conv_bn_relu(channels, width, 1)
         self.attention = self._attention_branch(width)
         self.reduce_p: nn.Sequential | None = None
@@ -70,7 +76,8 @@ class PSA(ContextModule):
         if psa_type == "bidirectional":
             self.reduce_p = _conv_bn_relu(channels, width, 1)
             self.attention_p = self._attention_branch(width)
-        self.proj = _conv_bn_relu(2 * width if psa_type == "bidirectional" else width, channels, 1)
+        gathered = 2 * width if psa_type == "bidirectional" else width
+        self.proj = _conv_bn_relu(gathered, channels, 1, padding=proj_padding)
         self.out_channels = 2 * channels
 
     def _attention_branch(self, width: int) -> nn.Sequential:
@@ -78,25 +85,54 @@ class PSA(ContextModule):
         return nn.Sequential(*_conv_bn_relu(width, width, 1), predict)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, 2C, h, w): the features, then what attention gathered for them."""
+        """(N, C, h, w) to (N, 2C, h, w): the features, then what attention gathered for them.
+
+        Raises ValueError for features so small that a side shrinks to nothing.
+        """
         distribute_first = self.psa_type == "distribute"
         gathered = self._gather(features, self.reduce, self.attention, distribute=distribute_first)
         if self.reduce_p is not None and self.attention_p is not None:
             distributed = self._gather(features, self.reduce_p, self.attention_p, distribute=True)
             gathered = torch.cat((gathered, distributed), 1)
         context = self.proj(gathered)
-        return torch.cat((features, _resize(context, (features.shape[2], features.shape[3]))), 1)
+        return torch.cat((features, self._resample(context, features.shape[2:], features.shape[2:])), 1)
 
     def _gather(
         self, features: Tensor, reduce: nn.Module, attention: nn.Module, *, distribute: bool
     ) -> Tensor:
         """One direction of equation 8: (N, C, h, w) to (N, width, h', w') of the shrunk features."""
-        h, w = ((side - 1) // self.shrink_factor + 1 for side in features.shape[2:])
-        reduced = _resize(reduce(features), (h, w))
+        h, w = self._shrunk_hw(features.shape[2:])
+        reduced = self._resample(reduce(features), (h, w), features.shape[2:])
         attention_nst = self.attention_weights(attention(reduced), distribute=distribute)
         gathered_nct = torch.bmm(reduced.flatten(2), attention_nst.to(reduced.dtype))
         gathered: Tensor = gathered_nct.unflatten(2, (h, w)) * (1.0 / self.normalization_factor)
         return gathered
+
+    def _shrunk_hw(self, feature_hw: Sequence[int]) -> tuple[int, int]:
+        height, width = feature_hw
+        factor = self.shrink_factor
+        if self.shrink_rule == "aligned" or factor == 1:
+            return (height - 1) // factor + 1, (width - 1) // factor + 1
+        corners = self._aligned(feature_hw)
+        shrunk_hw = height // factor + corners, width // factor + corners
+        if shrunk_hw[0] < 1 or shrunk_hw[1] < 1:
+            raise ValueError(
+                f"features of {(int(height), int(width))} shrink to nothing by {factor}: give larger images"
+            )
+        return shrunk_hw
+
+    def _resample(self, x: Tensor, size_hw: Sequence[int], feature_hw: Sequence[int]) -> Tensor:
+        """By the rule that `feature_hw`, the size before shrinking, asks for."""
+        if self.shrink_rule == "aligned":
+            return resize_aligned(x, (size_hw[0], size_hw[1]))
+        return resize(x, (size_hw[0], size_hw[1]), aligned=self._aligned(feature_hw))
+
+    def _aligned(self, feature_hw: Sequence[int]) -> int:
+        """1 where "adaptive" aligns corners, else 0: arithmetic, for sizes that are symbols in an export."""
+        if self.shrink_factor == 1:
+            return int(self.align_corners)
+        up, left = (-(-side // self.shrink_factor) - side // self.shrink_factor for side in feature_hw)
+        return up * left
 
     def attention_weights(self, map_nmhw: Tensor, *, distribute: bool) -> Tensor:
         """From the predicted map (N, mask_h * mask_w, h, w) to what target t takes from source s: (N, s, t).
@@ -187,7 +223,9 @@ class PyramidPooling(ContextModule):
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, h, w) to (N, 2C, h, w)."""
         size_hw = (features.shape[2], features.shape[3])
-        return torch.cat([features, *(_resize(level(features), size_hw) for level in self.features)], 1)
+        return torch.cat(
+            [features, *(resize_aligned(level(features), size_hw) for level in self.features)], 1
+        )
 
 
 class _AdaptiveAverage(nn.Module):
@@ -229,6 +267,9 @@ def build_context(config: ModelConfig, channels: int) -> ContextModule:
                 shrink_factor=config.shrink_factor,
                 normalization_factor=config.normalization_factor,
                 softmax=config.psa_softmax,
+                shrink_rule=config.shrink_rule,
+                proj_padding=config.proj_padding,
+                align_corners=config.align_corners,
             )
 
 
@@ -237,14 +278,10 @@ def _softmax_over_sources(logits_nst: Tensor) -> Tensor:
     return torch.softmax(logits_nst, dim=1, dtype=torch.promote_types(logits_nst.dtype, torch.float32))
 
 
-def _resize(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Bilinear, corners aligned: what all resampling inside the published networks is."""
-    if tuple(x.shape[2:]) == size_hw:
-        return x
-    return F.interpolate(x, size_hw, mode="bilinear", align_corners=True)
-
-
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
+def _conv_bn_relu(
+    inputs: int, outputs: int, kernel: int, *, dilation: int = 1, padding: int | None = None
+) -> nn.Sequential:
+    """padding: default, what keeps the size."""
+    padding = dilation * (kernel // 2) if padding is None else padding
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

@@ -39,44 +39,52 @@ class SceneParser(nn.Module):
         self.config = config
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD_RGB).view(1, 3, 1, 1), persistent=False)
-        self.backbone = ResNet(config.depth, dilations=config.stage_dilations)
+        self.backbone = ResNet(
+            config.depth,
+            dilations=config.stage_dilations,
+            stem_width=config.stem_width,
+            contract_dilation=config.contract_dilation,
+        )
         self.context = build_context(config, self.backbone.stage5_channels)
         self.cls = _classifier(self.context.out_channels, config.head_width, config)
         self.aux = _classifier(self.backbone.stage4_channels, _AUX_WIDTH, config) if config.aux else None
 
     def forward(self, images: Tensor) -> Tensor | TrainingLogits:
-        """images: (N, 3, H, W) floating-point RGB in [0, 255], sides 8n + 1.
+        """images: (N, 3, H, W) floating-point RGB in [0, 255], sides 8n + 1 (`ModelConfig.aligned_sides`).
 
-        Returns the published network's logits, (N, C, H, W), upsampled with corners aligned; while training
-        `TrainingLogits` of that size. Raises ValueError for other sides.
+        Returns the published network's logits, (N, C, H, W), upsampled by `ModelConfig.align_corners`; while
+        training `TrainingLogits` of that size. Raises ValueError for other sides, or too small ones.
         """
         size_hw = (images.shape[2], images.shape[3])
         stage4, stage5 = self._features(images)
-        main = _upsample(self.cls(self.context(stage5)), size_hw)
+        main = self._upsample(self.cls(self.context(stage5)), size_hw)
         if not self.training:
             return main
-        return TrainingLogits(main, None if self.aux is None else _upsample(self.aux(stage4), size_hw))
+        return TrainingLogits(main, None if self.aux is None else self._upsample(self.aux(stage4), size_hw))
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits before the last upsampling, (N, C, (H-1)/8+1, (W-1)/8+1): what stitching starts from.
+        """Logits before the last upsampling, (N, C, (H-1)//8+1, (W-1)//8+1): what stitching starts from.
 
-        Bilinear resampling to (H, W), corners aligned, gives `forward`'s. Raises as `forward` does.
+        Bilinear resampling to (H, W) by `ModelConfig.align_corners` gives `forward`'s. Raises as that does.
         """
         _, stage5 = self._features(images)
         logits: Tensor = self.cls(self.context(stage5))
         return logits
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Of stages 4 and 5, for images whose corners are the features' corners."""
+        """Of stages 4 and 5; the images' corners are the features' corners where the network relies on it."""
         height, width = images.shape[2:]
         stride = self.config.output_stride
-        if (height - 1) % stride or (width - 1) % stride:
+        if self.config.aligned_sides and ((height - 1) % stride or (width - 1) % stride):
             raise ValueError(
                 f"images of {(height, width)}: each side must be {stride}n + 1, "
                 f"as the network's crop {self.config.crop_hw} is"
             )
         features: tuple[Tensor, Tensor] = self.backbone(self.normalize(images))
         return features
+
+    def _upsample(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        return F.interpolate(logits, size_hw, mode="bilinear", align_corners=self.config.align_corners)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) RGB in [0, 255] to zero mean and unit deviation over ImageNet."""
@@ -101,7 +109,3 @@ def _classifier(inputs: int, width: int, config: ModelConfig) -> nn.Sequential:
         nn.Dropout2d(config.dropout),
         nn.Conv2d(width, config.classes, 1),
     )
-
-
-def _upsample(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, size_hw, mode="bilinear", align_corners=True)

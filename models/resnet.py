@@ -8,7 +8,6 @@ Not here: a classifier for ImageNet (`training/pretrain.py` puts one on top) or 
 from torch import Tensor, nn
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_STEM_WIDTH = 128
 
 
 class ResNet(nn.Module):
@@ -17,24 +16,33 @@ class ResNet(nn.Module):
     depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
     dilations: of stages 4 and 5. Above 1 every 3x3 convolution of the stage is dilated by it and the stage's
         stride is 1; (2, 4) gives an output stride of 8 (paper 4.2), (1, 1) the ordinary 32.
+    stem_width: channels that the stem gives; its first two convolutions have half of them.
+    contract_dilation: the first block of a dilated stage is dilated by half of that (MMSegmentation).
     """
 
-    def __init__(self, depth: int, *, dilations: tuple[int, int] = (2, 4)) -> None:
+    def __init__(
+        self,
+        depth: int,
+        *,
+        dilations: tuple[int, int] = (2, 4),
+        stem_width: int = 128,
+        contract_dilation: bool = False,
+    ) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck
         blocks = _BLOCKS[depth]
         self.layer0 = nn.Sequential(
-            *_conv_bn_relu(3, 64, stride=2),
-            *_conv_bn_relu(64, 64),
-            *_conv_bn_relu(64, _STEM_WIDTH),
+            *_conv_bn_relu(3, stem_width // 2, stride=2),
+            *_conv_bn_relu(stem_width // 2, stem_width // 2),
+            *_conv_bn_relu(stem_width // 2, stem_width),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
         e = block.expansion
-        self.layer1 = _stage(block, _STEM_WIDTH, 64, blocks[0], stride=1, dilation=1)
-        self.layer2 = _stage(block, 64 * e, 128, blocks[1], stride=2, dilation=1)
-        d4, d5 = dilations
-        self.layer3 = _stage(block, 128 * e, 256, blocks[2], stride=2 if d4 == 1 else 1, dilation=d4)
-        self.layer4 = _stage(block, 256 * e, 512, blocks[3], stride=2 if d5 == 1 else 1, dilation=d5)
+        self.layer1 = _stage(block, stem_width, 64, blocks[0], stride=1, dilations=(1, 1))
+        self.layer2 = _stage(block, 64 * e, 128, blocks[1], stride=2, dilations=(1, 1))
+        d4, d5 = ((max(d // 2, 1) if contract_dilation else d, d) for d in dilations)
+        self.layer3 = _stage(block, 128 * e, 256, blocks[2], stride=2 if d4[1] == 1 else 1, dilations=d4)
+        self.layer4 = _stage(block, 256 * e, 512, blocks[3], stride=2 if d5[1] == 1 else 1, dilations=d5)
         self.stage4_channels, self.stage5_channels = 256 * e, 512 * e
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,10 +111,18 @@ class Bottleneck(nn.Module):
 
 
 def _stage(
-    block: type[BasicBlock | Bottleneck], inputs: int, width: int, blocks: int, *, stride: int, dilation: int
+    block: type[BasicBlock | Bottleneck],
+    inputs: int,
+    width: int,
+    blocks: int,
+    *,
+    stride: int,
+    dilations: tuple[int, int],
 ) -> nn.Sequential:
-    layers = [block(inputs, width, stride=stride, dilation=dilation)]
-    layers += [block(width * block.expansion, width, stride=1, dilation=dilation) for _ in range(blocks - 1)]
+    """dilations: of the first block and of the others."""
+    first, others = dilations
+    layers = [block(inputs, width, stride=stride, dilation=first)]
+    layers += [block(width * block.expansion, width, stride=1, dilation=others) for _ in range(blocks - 1)]
     return nn.Sequential(*layers)
 
 
