@@ -32,11 +32,11 @@ def run(
 ) -> dict[str, Any]:
     """Prepares `dataset` from `paths` into `out`; options: of its `plan`. Raises PrepareError."""
     module, options = _DATASETS[dataset], options or {}
-    sources = open_sources(paths, module.ARCHIVES, leave_out=out)
-    if (summary := finished_summary(dataset, sources, out=out, options=options)) is not None:
-        return summary
-    plan = module.plan(sources, **options)
-    return prepare(plan, sources, out=out, workers=workers, allow_partial=allow_partial)
+    with open_sources(paths, module.ARCHIVES, leave_out=out) as sources:
+        if (summary := finished_summary(dataset, sources, out=out, options=options)) is not None:
+            return summary
+        plan = module.plan(sources, **options)
+        return prepare(plan, sources, out=out, workers=workers, allow_partial=allow_partial)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

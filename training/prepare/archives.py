@@ -3,17 +3,18 @@
 Nothing is unpacked under a name that an archive chose: what is written gets its name from the data set's own
 pattern. An archive with names that lead out of its folder, or with links, is refused all the same.
 
-    sources = open_sources([Path("downloads")], ("ADEChallengeData2016.zip",), leave_out=Path("data/ade20k"))
-    images = find(sources, re.compile(r"(?:^|/)(images/training/\\w+\\.jpg)$"))
+    with open_sources([Path("downloads")], ("ADEChallengeData2016.zip",), leave_out=Path("data")) as sources:
+        images = find(sources, re.compile(r"(?:^|/)(images/training/\\w+\\.jpg)$"))
 """
 
+import contextlib
 import os
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,10 @@ class Source(Protocol):
 
     def read(self, name: str) -> bytes:
         """A member's content; PrepareError where it is damaged."""
+        ...
+
+    def close(self) -> None:
+        """Ends the reading."""
         ...
 
 
@@ -68,15 +73,17 @@ class ZipSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except _DAMAGE as error:
-            raise PrepareError(f"{path} cannot be read as a ZIP archive ({error}): {_AGAIN}") from error
         members = []
-        for info in self._zip.infolist():
-            _refuse_dangerous(path, info.filename, link=stat.S_ISLNK(info.external_attr >> 16))
-            if not info.is_dir():
-                members.append(Member(self, info.filename, info.file_size, info.header_offset))
+        with contextlib.ExitStack() as opened:
+            try:
+                self._zip = opened.enter_context(zipfile.ZipFile(path))
+            except _DAMAGE as error:
+                raise PrepareError(f"{path} cannot be read as a ZIP archive ({error}): {_AGAIN}") from error
+            for info in self._zip.infolist():
+                _refuse_dangerous(path, info.filename, link=stat.S_ISLNK(info.external_attr >> 16))
+                if not info.is_dir():
+                    members.append(Member(self, info.filename, info.file_size, info.header_offset))
+            self.close = opened.pop_all().close
         self.members: Sequence[Member] = members
 
     def read(self, name: str) -> bytes:
@@ -92,16 +99,20 @@ class TarSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         members = []
-        try:
-            self._tar = tarfile.open(path)  # noqa: SIM115 - stays open as long as this object
-            self._infos: dict[str, tarfile.TarInfo] = {}
-            for info in self._tar:
-                _refuse_dangerous(path, info.name, link=not (info.isfile() or info.isdir()))
-                if info.isfile():
-                    self._infos[info.name] = info
-                    members.append(Member(self, info.name, info.size, info.offset))
-        except _DAMAGE as error:
-            raise PrepareError(f"{path} cannot be read as a tar archive ({error}): {_AGAIN}") from error
+        self._infos: dict[str, tarfile.TarInfo] = {}
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(path, "rb"))
+                self._tar = opened.enter_context(tarfile.open(fileobj=file))
+                for info in self._tar:
+                    _refuse_dangerous(path, info.name, link=not (info.isfile() or info.isdir()))
+                    if info.isfile():
+                        self._infos[info.name] = info
+                        members.append(Member(self, info.name, info.size, info.offset))
+            except _DAMAGE as error:
+                reason = str(error).partition("\n")[0]  # tarfile goes on with each compression it tried
+                raise PrepareError(f"{path} is no whole ZIP or tar archive ({reason}): {_AGAIN}") from error
+            self.close = opened.pop_all().close
         self.members: Sequence[Member] = members
 
     def read(self, name: str) -> bytes:
@@ -145,40 +156,41 @@ class FolderSource:
         except OSError as error:
             raise PrepareError(f"{self.path / name} cannot be read: {error.strerror}") from error
 
+    def close(self) -> None:
+        pass
 
-def open_sources(paths: Sequence[Path], archives: Sequence[str], *, leave_out: Path) -> list[Source]:
+
+@contextlib.contextmanager
+def open_sources(
+    paths: Sequence[Path], archives: Sequence[str], *, leave_out: Path
+) -> Iterator[list[Source]]:
     """What `paths` name: archives, folders that archives were unpacked to, folders that archives lie in.
 
     archives: the names under which the data set's archives are downloaded; those are opened where they lie
     directly in a folder, and win over loose files, having checksums. Raises PrepareError for a path that is
     not there, for a file that is no archive, and for a damaged or dangerous archive.
     """
-    packed: list[Source] = []
-    loose: list[Source] = []
+    packed: list[Path] = []
+    loose: list[Path] = []
     for path in paths:
         if path.is_dir():
-            packed += [open_archive(path / name) for name in archives if (path / name).is_file()]
-            loose.append(FolderSource(path, leave_out=leave_out))
+            packed += [path / name for name in archives if (path / name).is_file()]
+            loose.append(path)
         elif path.exists():
-            packed.append(open_archive(path))
+            packed.append(path)
         else:
             raise PrepareError(
                 f"{path} does not exist: name an archive ({', '.join(archives)}), the folder that they lie "
                 "in, or the folder that they were unpacked to"
             )
-    return packed + loose
+    with contextlib.ExitStack() as opened:
+        sources = [opened.enter_context(contextlib.closing(open_archive(path))) for path in packed]
+        yield [*sources, *(FolderSource(path, leave_out=leave_out) for path in loose)]
 
 
 def open_archive(path: Path) -> Source:
     """A ZIP or tar archive, by content. Raises PrepareError for any other file."""
-    try:
-        if zipfile.is_zipfile(path):
-            return ZipSource(path)
-        if tarfile.is_tarfile(path):
-            return TarSource(path)
-    except OSError as error:
-        raise PrepareError(f"{path} cannot be read: {error.strerror}") from error
-    raise PrepareError(f"{path} is no whole ZIP or tar archive: {_AGAIN}")
+    return ZipSource(path) if zipfile.is_zipfile(path) else TarSource(path)
 
 
 def find(sources: Iterable[Source], pattern: re.Pattern[str]) -> dict[str, Member]:
