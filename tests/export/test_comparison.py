@@ -1,4 +1,4 @@
-"""Verification finds what is wrong with an engine, and lets pass what is right."""
+"""The comparison of logits finds what is wrong with an engine, and lets pass what is right."""
 
 import math
 from dataclasses import replace
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.comparison import Comparison, compare, require, sample_images
 from export.errors import VerificationError
-from export.verify import Comparison, compare, require, sample_images
 
 SIZE_HW, COARSE_HW = (33, 41), (5, 6)
 GOOD = Comparison(1e-4, 1e-5, 1.0, 5.0, True)
