@@ -4,6 +4,7 @@ from inference.engines import open_model
 info, engine = open_model("psanet18_camvid", engine="auto", device="cpu")
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,11 @@ from inference.errors import BundleError, EngineError, ParameterError
 from inference.source import source_of
 from models.options import ArchitectureOptions
 
+log = logging.getLogger(__name__)
+
 ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
+
+_EXPORTERS = {"onnxruntime": ("ONNX Runtime", "export.onnx"), "tensorrt": ("TensorRT", "export.trt")}
 
 MAX_THREADS = 1024
 """More would take the machine's memory, not its processors."""
@@ -26,8 +31,9 @@ class Engine(Protocol):
     """A model that is ready to run. Keeps no state between calls; any thread may call `infer`.
 
     name: "onnxruntime", "torch" …; device: "cpu", "cuda" or "cuda:N"; crop_hw: size of the images that it
-    takes, None for any; coarse_hw: size of its logits for images of `crop_hw`; preferred_batch: images in a
-    call that make it fast; max_batch: images in a call that it can take, None for any number.
+    takes, None for any size, the same within a call; coarse_hw: size of its logits for images of `crop_hw`,
+    or of the model's own crop; preferred_batch: images in a call that make it fast; max_batch: images in a
+    call that it can take, None for any number.
     """
 
     @property
@@ -65,7 +71,8 @@ def open_model(
 ) -> tuple[ModelInfo, Engine]:
     """Opens a bundle folder, a bundled model by its name, or a checkpoint file.
 
-    engine: "auto" is ONNX Runtime for bundles and PyTorch for checkpoints. device: "cpu", "cuda", "cuda:N".
+    engine: "auto" is PyTorch for checkpoints, and for bundles ONNX Runtime, or on a GPU TensorRT where the
+    bundle holds a plan that fits it. device: "cpu", "cuda", "cuda:N".
     threads: of one call on the CPU, None for the library's choice. dataset, options: what a checkpoint cannot
     tell of itself; a bundle knows. Raises ModelNotFoundError, BundleError, EngineError (what to install, or
     why it cannot run here), ParameterError, and CheckpointError of `models`.
@@ -77,13 +84,12 @@ def open_model(
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise ParameterError(f"threads must be between 1 and {MAX_THREADS}, not {threads}")
     found = resolve_model(model)
-    if engine == "tensorrt":
-        raise EngineError("this version has no TensorRT engine: choose --engine onnxruntime or torch")
     if not isinstance(found, Bundle):
-        if engine == "onnxruntime":
+        if engine in _EXPORTERS:
+            title, exporter = _EXPORTERS[engine]
             raise EngineError(
-                f"{found} is a checkpoint, which ONNX Runtime cannot run: choose --engine torch, "
-                f"or export it first with python -m export.onnx --ckpt {found}"
+                f"{found} is a checkpoint, which {title} cannot run: choose --engine torch, "
+                f"or export it first with python -m {exporter} --ckpt {found}"
             )
         opened: tuple[ModelInfo, Engine] = _pytorch().open_checkpoint(
             found, dataset=dataset, options=options or ArchitectureOptions(), device=device, threads=threads
@@ -96,6 +102,8 @@ def open_model(
         )
     if engine == "torch":
         return _open_source(found, device, threads)
+    if engine == "tensorrt" or (engine == "auto" and _has_plan(found, device)):
+        return found.info, _tensorrt().TensorRTEngine(found, device=device)
     try:
         from inference.engines.onnxruntime import OnnxRuntimeEngine
     except ModuleNotFoundError as error:
@@ -123,6 +131,26 @@ def _pytorch() -> Any:
     except ModuleNotFoundError as error:
         raise _missing(error, "torch", "PyTorch", "train") from error
     return inference.engines.pytorch
+
+
+def _has_plan(bundle: Bundle, device: str) -> bool:
+    """Whether a TensorRT engine lies in the bundle and runs here; one that does not is said in the log."""
+    if device == "cpu" or not bundle.info.plans:
+        return False
+    try:
+        found: bool = _tensorrt().fits(bundle, device)
+    except EngineError as error:
+        log.warning("%s", error)
+        return False
+    return found
+
+
+def _tensorrt() -> Any:
+    try:
+        import inference.engines.tensorrt
+    except ModuleNotFoundError as error:
+        raise _missing(error, "torch", "PyTorch, which TensorRT's engines use", "gpu") from error
+    return inference.engines.tensorrt
 
 
 def _missing(error: ModuleNotFoundError, module: str, title: str, extra: str) -> Exception:
