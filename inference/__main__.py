@@ -34,6 +34,7 @@ from models.labels import UnknownDatasetError
 from models.options import add_architecture_arguments, options_from_args
 
 DEFAULT_MODEL = "psanet18_camvid"
+BASE_SIZE_HELP = "long side in pixels at scale 1; a limit of the short side goes with it (default: model's)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default=DEFAULT_MODEL, metavar="BUNDLE|NAME|CKPT", help=f"default: {DEFAULT_MODEL}")
     add("--scales", default="1", metavar="S,…", help="scales to average over (default: 1)")
     add("--flip", action="store_true", help="average over each image and its mirror image")
-    add("--base-size", type=int, metavar="N", help="long side in pixels at scale 1 (default: the model's)")
+    add("--base-size", type=int, metavar="N", help=BASE_SIZE_HELP)
     add("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
     add("--engine", default="auto", metavar="auto|torch|onnxruntime|tensorrt", help="default: auto")
     add("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")

@@ -1,6 +1,7 @@
 """From the coarse logits of pictures to blocks of the image, MMSegmentation's way; on numpy and torch alike.
 
-Not here: which windows there are (`mmseg_plan.py`), engines, the published protocol (`stitch.py`).
+Not here: which windows there are (`mmseg_layout.py`), which blocks (`mmseg_plan.py`), engines, the published
+protocol (`stitch.py`).
 
 Upsampling to the window, the mean over windows and resizing to the image are linear, so that per axis and
 window they are one small matrix (`Composite`), and a block of the image's logits is the sum over windows of
@@ -14,7 +15,8 @@ import numpy as np
 
 from inference.arrays import Array, Workspace
 from inference.errors import EngineError
-from inference.mmseg_plan import PicturePlan, View, WindowAxis
+from inference.mmseg_layout import WindowAxis
+from inference.mmseg_plan import PicturePlan, View
 from inference.plan import intervals
 from inference.resample import Floats, Taps
 from inference.windows import Interval

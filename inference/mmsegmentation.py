@@ -1,7 +1,7 @@
 """One prediction by MMSegmentation's test protocol: logits resized twice, probabilities of pictures averaged.
 
-Not here: sizes, windows and memory (`mmseg_plan.py`), sums (`mmseg_stitch.py`), the published protocol
-(`published.py`).
+Not here: sizes and windows (`mmseg_layout.py`), memory (`mmseg_plan.py`), sums (`mmseg_stitch.py`), the
+published protocol (`published.py`).
 
 What differs from the published protocol: pixels are resized as uint8; nothing is padded; windows are summed
 as logits; logits are resized to the picture and from there to the image, both by the model's corner rule; a
@@ -12,7 +12,7 @@ ones padded with the mean colour at the bottom and on the right, as MMSegmentati
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -21,19 +21,13 @@ from numpy.typing import NDArray
 from inference.arrays import Workspace
 from inference.bundle import ModelInfo
 from inference.engines import Engine
-from inference.mmseg_plan import (
-    Picture,
-    PicturePlan,
-    PictureRequest,
-    View,
-    WindowAxis,
-    box_of,
-    lay_out_pictures,
-    plan_pictures,
-)
+from inference.errors import ParameterError
+from inference.mmseg_layout import Picture, WindowAxis, box_of, lay_out_pictures
+from inference.mmseg_plan import PicturePlan, PictureRequest, View, plan_pictures
 from inference.mmseg_stitch import CoarseLogits, PictureStitcher
 from inference.plan import intervals
 from inference.prediction import Check, Outputs, Prediction
+from models.config import ConfigError
 
 BLOCK_HW_HOST, BLOCK_VALUES_HOST = (64, 256), 1 << 18
 """What a core's cache holds."""
@@ -54,14 +48,6 @@ def plan_mmsegmentation(
     budget_bytes: int,
 ) -> PicturePlan:
     """See `Predictor.plan`."""
-    stride = info.architecture.output_stride
-
-    def coarse_of(window_hw: tuple[int, int]) -> tuple[int, int]:
-        if engine.crop_hw is not None:
-            return engine.coarse_hw
-        height, width = (math.ceil(side / stride) for side in window_hw)
-        return height, width
-
     on_host = engine.device == "cpu"
     request = PictureRequest(
         image_hw=image_hw,
@@ -71,7 +57,7 @@ def plan_mmsegmentation(
             box_of(info, base_size),
             crop_hw=None if info.test_mode == "whole" else info.crop_hw,
             padded=engine.crop_hw is not None,
-            coarse_of=coarse_of,
+            coarse_of=_coarse_of(info, engine),
         ),
         classes=info.classes,
         mirrored=flip,
@@ -83,6 +69,28 @@ def plan_mmsegmentation(
         block_values=BLOCK_VALUES_HOST if on_host else BLOCK_VALUES_DEVICE,
     )
     return plan_pictures(request, budget_bytes)
+
+
+def _coarse_of(info: ModelInfo, engine: Engine) -> Callable[[tuple[int, int]], tuple[int, int]]:
+    """Coarse size of a window size, which is refused where the network cannot take it."""
+    if engine.crop_hw is not None:
+        return lambda window_hw: engine.coarse_hw
+
+    def of_any(window_hw: tuple[int, int]) -> tuple[int, int]:
+        network = info.architecture
+        if not network.any_size:  # nothing is known of how it shrinks; the size is an estimate
+            height, width = (math.ceil(side / network.output_stride) for side in window_hw)
+            return height, width
+        try:
+            network.attention_hw_of(window_hw)
+        except ConfigError as error:
+            raise ParameterError(
+                f"the image is too narrow for this network at this size ({error}): "
+                "choose a larger base_size or scale, or a less narrow image"
+            ) from error
+        return network.feature_hw_of(window_hw)
+
+    return of_any
 
 
 class MmsegmentationRun:

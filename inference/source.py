@@ -71,6 +71,7 @@ def _options_of(info: ModelInfo) -> ArchitectureOptions:
         crop_hw=network.crop_hw,
         shrink_factor=network.shrink_factor,
         normalization_factor=network.normalization_factor,
+        align_corners=None if network.aligned_sides else network.align_corners,
     )
 
 

@@ -17,6 +17,8 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+SMALL_HW = (64, 64)
+
 
 class HostingError(Exception):
     """A model that cannot be served; the message says which and why."""
@@ -59,8 +61,8 @@ def open_predictors(settings: Settings) -> dict[str, Predictor]:
 
 
 def warm_up(predictor: Predictor) -> None:
-    """Send one blank image through it that makes a single window."""
-    crop_hw = predictor.info.crop_hw
+    """Send one blank image through it that makes a single window; a small one where any size will do."""
+    crop_hw = predictor.engine.crop_hw or SMALL_HW
     predictor.predict(np.zeros((*crop_hw, 3), np.uint8), base_size=max(crop_hw))
 
 

@@ -29,7 +29,9 @@ class ClassDocument(BaseModel):
 
 
 class ModelDocument(BaseModel):
-    """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1."""
+    """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1,
+    `base_short` what the short side may not exceed then; `test_mode` says whether images are seen in windows
+    of the crop or whole, `protocol` whose test protocol they are labelled by."""
 
     name: str
     default: bool
@@ -37,7 +39,9 @@ class ModelDocument(BaseModel):
     classes: list[ClassDocument]
     crop: tuple[int, int]
     base_size: int
+    base_short: int | None
     test_mode: str
+    protocol: str
     precision: str
     engine: str
     device: str
@@ -123,7 +127,9 @@ def _describe(predictor: Predictor, default: bool) -> ModelDocument:
         classes=[ClassDocument(id=i, name=name, color=color) for i, (name, color) in enumerate(rows)],
         crop=info.crop_hw,
         base_size=info.base_size,
+        base_short=info.base_short,
         test_mode=info.test_mode,
+        protocol=info.protocol,
         precision=info.precision,
         engine=predictor.engine.name,
         device=predictor.engine.device,

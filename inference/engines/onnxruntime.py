@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.bundle import Bundle
+from inference.bundle import Bundle, ModelInfo
 from inference.errors import BundleError, EngineError
 
 _ERRORS_ONLY = 3
@@ -28,12 +28,11 @@ class OnnxRuntimeEngine:
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
         self.device = device
-        self.crop_hw = bundle.info.crop_hw
         self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
-        _check(bundle, self._session)
+        self.crop_hw = _check(bundle, self._session)
         self.preferred_batch = 1 if device == "cpu" else 8
         self.max_batch: int | None = _fixed(self._session.get_inputs()[0].shape[0])
-        self.coarse_hw = self._coarse_hw(self._session)
+        self.coarse_hw = self._coarse_hw(bundle.info, self._session)
 
     def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array itself: ONNX Runtime copies to the GPU by itself."""
@@ -54,8 +53,13 @@ class OnnxRuntimeEngine:
         """Lets go of the session and its memory."""
         self._session = None
 
-    def _coarse_hw(self, session: onnxruntime.InferenceSession) -> tuple[int, int]:
-        """As the file says; where it leaves that open, by a run, which also warms the session up."""
+    def _coarse_hw(self, info: ModelInfo, session: onnxruntime.InferenceSession) -> tuple[int, int]:
+        """As the file says; where it leaves that open, by a run, which also warms the session up.
+
+        Of a model for any size, which may be large, what its architecture says: nothing relies on it.
+        """
+        if self.crop_hw is None:
+            return info.architecture.feature_hw
         height, width = (_fixed(side) for side in _output(session, "logits").shape[2:])
         if height is None or width is None:
             height, width = self.infer(np.zeros((1, 3, *self.crop_hw), np.float32)).shape[2:]
@@ -70,7 +74,10 @@ def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.In
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The arena keeps a call's memory for ever (PSANet50: 280 MB) and made no call faster.
     options.enable_cpu_mem_arena = False
-    providers = _providers(device)
+    any_size = bundle.info.protocol == "mmsegmentation"
+    # It would keep a plan of its memory for every size of images that there ever was.
+    options.enable_mem_pattern = not any_size
+    providers = _providers(device, any_size=any_size)
     path = str(bundle.onnx_path)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
@@ -88,7 +95,7 @@ def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.In
     return session
 
 
-def _providers(device: str) -> Sequence[str | tuple[str, dict[str, int]]]:
+def _providers(device: str, *, any_size: bool) -> Sequence[str | tuple[str, dict[str, int | str]]]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -96,15 +103,20 @@ def _providers(device: str) -> Sequence[str | tuple[str, dict[str, int]]]:
             "this ONNX Runtime has no CUDA: install onnxruntime-gpu in place of onnxruntime (pip install "
             "'.[gpu]' in an environment of its own), or choose --device cpu"
         )
-    return [
-        # Its own choice, TF32, has the 10 bits of float16.
-        ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0), "use_tf32": 0}),
-        "CPUExecutionProvider",
-    ]
+    # Its own choice, TF32, has the 10 bits of float16.
+    options: dict[str, int | str] = {"device_id": int(device.partition(":")[2] or 0), "use_tf32": 0}
+    if any_size:
+        # Otherwise it tries all algorithms anew for every size, and its arena grows by powers of two.
+        options |= {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
 
-def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
-    """Holds the file against model.json."""
+def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[int, int] | None:
+    """Holds the file against model.json; returns the size of the images that it takes, None for any.
+
+    A file that leaves the size open runs at the crop all the same where the protocol has windows of that
+    size alone.
+    """
     info, path = bundle.info, bundle.onnx_path
     inputs = {item.name: item for item in session.get_inputs()}
     outputs = [item.name for item in session.get_outputs()]
@@ -127,6 +139,13 @@ def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
                 f"{path} has {what} {found} and its model.json says {said}: they belong to different models; "
                 "export the checkpoint anew"
             )
+    open_sides = [_fixed(side) is None for side in image.shape[2:]]
+    if info.test_mode == "whole" and not all(open_sides):
+        raise BundleError(
+            f"{path} takes images of {image.shape[2:]} and its model.json says whole images, of any size: "
+            "export the checkpoint anew"
+        )
+    return None if info.protocol == "mmsegmentation" and all(open_sides) else info.crop_hw
 
 
 def _output(session: onnxruntime.InferenceSession, name: str) -> Any:

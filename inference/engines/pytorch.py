@@ -34,8 +34,9 @@ class PyTorchEngine:
         elif threads is not None:
             torch.set_num_threads(threads)
         self.device = device
-        self.crop_hw: tuple[int, int] | None = network.config.crop_hw
-        self.coarse_hw = network.config.feature_hw
+        config = network.config
+        self.crop_hw: tuple[int, int] | None = None if config.any_size else config.crop_hw
+        self.coarse_hw = config.feature_hw
         self.preferred_batch = 1 if device == "cpu" else 8
         self.max_batch: int | None = None
         self._network: SceneParser | None = network.to(device).eval()
@@ -85,6 +86,7 @@ def describe(checkpoint: Checkpoint) -> ModelInfo:
         palette=labels.palette,
         label_ids=labels.label_ids,
         crop_hw=config.crop_hw,
+        align_corners=config.align_corners,
         base_size=protocol.base_size,
         base_short=protocol.base_short,
         test_mode=protocol.mode,

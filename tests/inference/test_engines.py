@@ -14,11 +14,15 @@ from onnx import TensorProto, helper
 
 from inference.bundle import ModelInfo, read_bundle, write_model_json
 from inference.engines import open_model
+from inference.engines.onnxruntime import OnnxRuntimeEngine, _providers
+from inference.engines.pytorch import PyTorchEngine
 from inference.errors import BundleError, EngineError, ParameterError
 from inference.predictor import Predictor
 from models.checkpoint import CheckpointError, load_checkpoint
+from models.config import MMSEGMENTATION, ModelConfig
 from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
 from tests.inference.fakes import made_info
+from tests.mmseg_oracle import mmsegmentation_probabilities, mmsegmentation_views
 from tests.oracle import published_probabilities
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +32,8 @@ def made_model(
     *, classes: int = 5, side: int | str = 33, name: str = "logits", kind: int = TensorProto.FLOAT
 ) -> onnx.ModelProto:
     """One convolution at stride 8; `side` of the images, a name leaves it open."""
-    coarse = (side - 1) // 8 + 1 if isinstance(side, int) else "coarse"
+    sides = [side, side] if isinstance(side, int) else [f"{side}_h", f"{side}_w"]
+    coarse = [(side - 1) // 8 + 1 if isinstance(side, int) else f"coarse_{side}" for side in sides]
     weights = np.random.default_rng(0).normal(0, 0.02, (classes, 3, 3, 3)).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -36,8 +41,8 @@ def made_model(
             helper.make_node("Conv", ["pixels", "w"], [name], strides=[8, 8], pads=[1, 1, 1, 1]),
         ],
         "made",
-        [helper.make_tensor_value_info("image", kind, ["N", 3, side, side])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes, coarse, coarse])],
+        [helper.make_tensor_value_info("image", kind, ["N", 3, *sides])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes, *coarse])],
         [onnx.numpy_helper.from_array(weights, "w")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -73,6 +78,102 @@ def test_onnx_runtime_runs_any_number_of_images(tmp_path: Path, side: int | str)
     assert (logits.shape, logits.dtype) == ((3, 5, 5, 5), np.float32)
     np.testing.assert_allclose(engine.infer(images[1:2]), logits[1:2], atol=1e-5)
     np.testing.assert_allclose(engine.infer(images[..., ::-1])[..., ::-1].shape, logits.shape)
+
+
+def mmsegmentation_info(**changes: Any) -> ModelInfo:
+    values: dict[str, Any] = {
+        "protocol": "mmsegmentation",
+        "test_mode": "whole",
+        "base_size": 96,
+        "base_short": 48,
+        "align_corners": False,
+    }
+    return made_info(**(values | changes))
+
+
+def mmsegmentation_config(crop_hw: tuple[int, int]) -> ModelConfig:
+    sizes: dict[str, Any] = {"depth": 18, "classes": 5, "crop_hw": crop_hw, "mask_hw": (7, 7)}
+    return ModelConfig(**sizes, **MMSEGMENTATION, head_width=8, aux=False)
+
+
+@pytest.mark.parametrize("test_mode", ["whole", "sliding"])
+def test_onnx_runtime_runs_images_of_any_size_by_mmsegmentations_protocol(
+    tmp_path: Path, test_mode: str
+) -> None:
+    info = mmsegmentation_info(test_mode=test_mode)
+    predictor = Predictor.open(make_bundle(tmp_path / "b", info, side="side"), threads=1)
+    assert predictor.engine.crop_hw is None
+    assert predictor.engine.infer(some_images(2, 70)[:, :, :9]).shape == (2, 5, 2, 9)
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    found = predictor.predict(image, scales=(0.5, 1.0), flip=True, probabilities=True)
+    views = mmsegmentation_views(
+        predictor.engine.infer,
+        image,
+        long_side=96,
+        short_side=48,
+        crop_hw=None if test_mode == "whole" else (33, 33),
+        scales=(0.5, 1.0),
+        flip=True,
+    )
+    np.testing.assert_allclose(found.probabilities, mmsegmentation_probabilities(views), atol=1e-5)
+
+
+def test_opening_a_model_of_whole_images_runs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", lambda *_: pytest.fail("it ran an image"))
+    _, engine = open_model(make_bundle(tmp_path / "b", mmsegmentation_info(), side="side"))
+    assert engine.coarse_hw == (5, 5)
+
+
+def test_a_file_of_one_size_is_no_model_of_whole_images_but_one_of_windows(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"\[33, 33\].*whole images.*export the checkpoint anew"):
+        open_model(make_bundle(tmp_path / "whole", mmsegmentation_info()))
+    _, engine = open_model(make_bundle(tmp_path / "sliding", mmsegmentation_info(test_mode="sliding")))
+    assert engine.crop_hw == (33, 33)
+
+
+def test_cuda_does_not_tune_itself_for_every_size_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    for any_size, search in ((True, "HEURISTIC"), (False, None)):
+        (name, options), rest = _providers("cuda:2", any_size=any_size)
+        assert (name, rest) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+        assert (options["device_id"], options["use_tf32"]) == (2, 0)
+        assert options.get("cudnn_conv_algo_search") == search
+
+
+@pytest.mark.parametrize("test_mode", ["whole", "sliding"])
+def test_pytorch_runs_mmsegmentations_network_on_images_of_any_size(test_mode: str) -> None:
+    network = tiny_network(mmsegmentation_config((64, 80)))
+    engine = PyTorchEngine(network)
+    assert (engine.crop_hw, engine.coarse_hw) == (None, (8, 10))
+    info = mmsegmentation_info(architecture=network.config, test_mode=test_mode, crop_hw=(64, 80))
+    image = np.random.default_rng(1).integers(0, 256, (61, 140, 3), np.uint8)
+    found = Predictor(info, engine).predict(image, scales=(1.0, 2.0), flip=True, probabilities=True)
+
+    def whole_logits(images: np.ndarray) -> np.ndarray:
+        """Of the images' size, so that nothing is left to resample."""
+        with torch.no_grad():
+            return network(torch.from_numpy(images)).numpy()
+
+    views = mmsegmentation_views(
+        whole_logits,
+        image,
+        long_side=96,
+        short_side=48,
+        crop_hw=None if test_mode == "whole" else (64, 80),
+        scales=(1.0, 2.0),
+        flip=True,
+    )
+    np.testing.assert_allclose(found.probabilities, mmsegmentation_probabilities(views), atol=1e-4)
+
+
+def test_an_image_too_narrow_for_the_network_is_refused_before_it_runs() -> None:
+    config = mmsegmentation_config((64, 64))
+    predictor = Predictor(mmsegmentation_info(architecture=config), PyTorchEngine(tiny_network(config)))
+    with pytest.raises(ParameterError, match="too narrow.*larger base_size"):
+        predictor.predict(np.zeros((1, 300, 3), np.uint8))
+    assert predictor.predict(np.zeros((30, 300, 3), np.uint8)).labels.shape == (30, 300)
 
 
 def test_onnx_runtime_and_the_stitching_give_the_published_probabilities(tmp_path: Path) -> None:
@@ -145,8 +246,8 @@ def test_unknown_choices_say_what_there_is(tmp_path: Path, options: dict[str, An
         open_model(make_bundle(tmp_path / "b"), **options)
 
 
-def test_tensorrt_says_what_else_there_is(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no TensorRT engine.*onnxruntime or torch"):
+def test_tensorrt_says_that_it_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="TensorRT runs on an NVIDIA GPU: choose --device cuda"):
         open_model(make_bundle(tmp_path / "b"), engine="tensorrt")
 
 

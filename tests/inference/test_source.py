@@ -9,7 +9,7 @@ import pytest
 from inference.bundle import Bundle
 from inference.errors import BundleError
 from inference.source import source_of
-from models.config import ModelConfig
+from models.config import MMSEGMENTATION, ModelConfig
 from models.labels import get_label_set
 from models.options import ArchitectureOptions
 from tests.inference.fakes import made_info
@@ -67,6 +67,16 @@ def test_options_are_the_architecture_and_psa_options_go_with_psa_alone(tmp_path
         )
     with source_of(made_bundle(tmp_path, architecture=psa.replace(context="ppm"))) as source:
         assert source.options == ArchitectureOptions(crop_hw=(65, 65))
+
+
+def test_the_corner_rule_goes_with_mmsegmentations_networks_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"0")
+    network = ModelConfig(depth=18, classes=5, crop_hw=(64, 64), mask_hw=(97, 97), **MMSEGMENTATION)
+    for align_corners in (False, True):
+        architecture = network.replace(align_corners=align_corners)
+        with source_of(made_bundle(tmp_path, architecture=architecture)) as source:
+            assert source.options.align_corners is align_corners
+            assert (source.options.crop_hw, source.options.mask_hw) == ((64, 64), (97, 97))
 
 
 def test_known_labels_go_by_name_and_ones_own_by_a_file_that_goes_away(tmp_path: Path) -> None:

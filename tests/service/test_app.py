@@ -9,12 +9,23 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from inference.errors import EngineError, MemoryBudgetError, ParameterError, UndecodableImageError
+from inference.predictor import Predictor
 from service import memory, state
 from service.app import create_app
 from service.errors import problem_of
 from service.hosting import warm_up
 from service.settings import Settings
-from tests.service.fakes import PALETTE, FakeEngine, encoded, metric, three_colors, tiny_app, tiny_predictor
+from tests.inference.fakes import AnySizeEngine
+from tests.service.fakes import (
+    PALETTE,
+    FakeEngine,
+    encoded,
+    metric,
+    three_colors,
+    tiny_app,
+    tiny_info,
+    tiny_predictor,
+)
 
 FILE = encoded(three_colors())
 RAW = {"content-type": "application/octet-stream"}
@@ -36,6 +47,8 @@ def test_models_are_described(client: TestClient) -> None:
     assert model["dataset"] == "made"
     assert model["classes"][1] == {"id": 1, "name": "red thing", "color": list(PALETTE[1])}
     assert (model["crop"], model["precision"], model["engine"]) == ([65, 65], "fp32", "fake")
+    assert (model["test_mode"], model["protocol"]) == ("sliding", "published")
+    assert (model["base_size"], model["base_short"]) == (96, None)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -226,3 +239,14 @@ def test_warming_up_is_one_engine_call_with_one_window() -> None:
     engine = FakeEngine()
     warm_up(tiny_predictor(engine=engine))
     assert engine.calls == 1
+
+
+def test_warming_up_a_model_of_whole_images_takes_a_small_one() -> None:
+    engine = AnySizeEngine(4)
+    info = tiny_info(
+        protocol="mmsegmentation", test_mode="whole", crop_hw=(512, 1024), base_size=2048, base_short=1024
+    )
+    warm_up(Predictor(info, engine))
+    ((count, _, height, width),) = engine.shapes
+    assert count == 1
+    assert max(height, width) <= 64

@@ -13,12 +13,14 @@ from pycocotools import mask as coco
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from inference.predictor import Predictor
 from inference.render import overlay
 from service import routes
 from service.app import create_app
 from service.errors import Problem
 from service.settings import Settings
-from tests.service.fakes import PALETTE, decoded, encoded, three_colors, tiny_app, tiny_predictor
+from tests.inference.fakes import AnySizeEngine
+from tests.service.fakes import PALETTE, decoded, encoded, three_colors, tiny_app, tiny_info, tiny_predictor
 
 IMAGE = three_colors()
 FILE = encoded(IMAGE)
@@ -222,3 +224,27 @@ def test_json_is_valid_for_any_class_name() -> None:
     client = TestClient(create_app(Settings(), {"tiny": predictor}))
     names = [entry["name"] for entry in json.loads(ask(client, "?output=json").content)["classes"]]
     assert names == ['q"uote', "ünï", "d"]
+
+
+def test_models_of_whole_images_are_served_as_others_are() -> None:
+    info = tiny_info(protocol="mmsegmentation", test_mode="whole", base_short=64, align_corners=False)
+    predictor = Predictor(info, AnySizeEngine(4))
+    client = TestClient(create_app(Settings(), {"tiny": predictor}))
+    (model,) = client.get("/models").json()
+    assert (model["test_mode"], model["protocol"], model["base_short"]) == ("whole", "mmsegmentation", 64)
+    for height, width in ((60, 90), (90, 61), (7, 200)):
+        image = three_colors(height, width)
+        found = decoded(ask(client, "?scales=0.5,1&flip=true", encoded(image)).content)
+        np.testing.assert_array_equal(found, predictor.predict(image, scales=(0.5, 1), flip=True).labels)
+
+
+def test_a_whole_image_too_large_for_attention_is_a_422_that_names_the_mend() -> None:
+    predictor = Predictor(
+        tiny_info(protocol="mmsegmentation", test_mode="whole", base_size=2048, base_short=1024),
+        AnySizeEngine(4),
+    )
+    client = TestClient(create_app(Settings(), {"tiny": predictor}))
+    response = client.post("/segment?scales=3", content=encoded(three_colors(64, 128)), headers=RAW)
+    assert (response.status_code, response.json()["code"]) == (422, "over_memory_budget")
+    assert "attention maps" in response.json()["detail"]
+    assert "smaller" in response.json()["detail"]
