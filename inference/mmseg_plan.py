@@ -116,7 +116,7 @@ def _block_hw(request: PictureRequest) -> tuple[int, int]:
         depth = max(_depth(picture.rows, picture.coarse_hw[0], rows) for picture in request.pictures)
         if request.classes * columns * max(rows, depth) <= request.block_values:
             break
-        if rows * 4 > columns:
+        if rows > 1 and rows * 4 > columns:
             rows = (rows + 1) // 2
         else:
             columns = (columns + 1) // 2
