@@ -28,8 +28,8 @@ def plan(sources: Sequence[Source]) -> Plan:
     """Lists `train`, `val`, their union `trainval`, and `test` where it is there."""
     lists, unpaired = {}, []
     for split in EXPECTED:
-        images = find(sources, re.compile(rf"(?:^|(?<!labels)/){split}/([^/]+)\.(?:jpg|png)$"))
-        labels = find(sources, re.compile(rf"(?:^|/)(?:labels/{split}|{split}annot)/([^/]+)\.png$"))
+        images = find(sources, re.compile(rf"(?:^|(?<!labels)/){split}/([^/\s]+)\.(?:jpg|png)$"))
+        labels = find(sources, re.compile(rf"(?:^|/)(?:labels/{split}|{split}annot)/([^/\s]+)\.png$"))
         both, alone = match(images, labels)
         lists[split] = [
             file_pair(

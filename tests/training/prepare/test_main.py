@@ -1,13 +1,16 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.training.prepare.conftest import ade20k_files, write_zip
-from training.prepare import convert
+from training.prepare import ade20k, camvid, cityscapes, convert, voc2012
 from training.prepare.__main__ import main
 
+CONFIGS = Path(__file__).parents[3] / "training/configs"
 pytestmark = pytest.mark.usefixtures("few_ade20k")
 
 
@@ -81,8 +84,20 @@ def test_help_shows_the_layout(dataset: str, capsys: pytest.CaptureFixture[str])
     assert "--allow-partial" in capsys.readouterr().out
 
 
-def test_preparing_needs_no_torch() -> None:
-    import subprocess
+def test_every_configuration_finds_its_lists() -> None:
+    modules = {"ade20k": ade20k, "voc2012": voc2012, "cityscapes": cityscapes, "camvid": camvid}
+    checked = set()
+    for path in CONFIGS.rglob("*.yaml"):
+        data = yaml.safe_load(path.read_text()).get("data", {})
+        if "train_list" not in data:
+            continue  # a part that others are composed with
+        made = {f"list/{name}.txt" for name in modules[data["dataset"]].plan([]).lists}
+        assert {data["train_list"], data["val_list"]} <= made, path
+        assert data["root"] == f"data/{data['dataset']}", path
+        checked.add(data["dataset"])
+    assert checked == set(modules)
 
+
+def test_preparing_needs_no_torch() -> None:
     code = "import sys, training.prepare.__main__; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
