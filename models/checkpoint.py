@@ -1,28 +1,31 @@
 """Checkpoints → (configuration, labels, weights), strictly.
 
-Reads the official hszhao/semseg files of PSANet and PSPNet and this project's own (`.pth` of the training,
-`.safetensors`). The architecture comes from the keys and shapes (`models/inspection.py`), and from options
-where they cannot tell.
+Reads the official hszhao/semseg files of PSANet and PSPNet, MMSegmentation's of PSANet, and this project's
+own (`.pth` of the training, `.safetensors`). The architecture comes from the keys and shapes
+(`models/inspection.py`, `models/mmseg.py`), and from options where they cannot tell.
 
     python -c "from models.checkpoint import load_checkpoint; print(load_checkpoint('psanet50.pth').config)"
 
 Errors: the tree of CheckpointError in `models/errors.py`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from models import mmseg
 from models.config import ConfigError, ModelConfig
 from models.errors import CheckpointError, MismatchError, NotACheckpointError, UnsupportedCheckpointError
 from models.files import FORMAT, file_sha256, read_file, tensors_of, write_safetensors
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
+from models.mmseg_meta import read_meta
 from models.network import SceneParser, build_network
 from models.options import ArchitectureOptions
 from models.protocol import TestProtocol
@@ -40,6 +43,9 @@ __all__ = [
 ]
 
 
+SourceFormat = Literal["official", "mmsegmentation", "own"]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A file that was read. `state_dict` has this project's keys and float32 values, whatever the file.
@@ -52,7 +58,7 @@ class Checkpoint:
     labels: LabelSet
     state_dict: Mapping[str, Tensor]
     sha256: str
-    source_format: Literal["official", "mmsegmentation", "own"]
+    source_format: SourceFormat
     protocol: TestProtocol
 
 
@@ -67,19 +73,12 @@ def load_checkpoint(
     path, options = Path(path), options or ArchitectureOptions()
     content = read_file(path)
     state = tensors_of(content, path)
-    own = content.get("format") == FORMAT
     try:
-        if options.align_corners is False:
-            raise MismatchError("its network aligns corners: leave out --align-corners false")
-        if own:
-            config, named = configured(_own_config(content), options), content.get("labels")
-        else:
-            state, named = own_keys(state), None
-            config = infer_config(state, options)
-        labels = _labels(dataset, named, path.name, config.classes)
+        found = _found(content, state, path.name, dataset, options)
     except (ConfigError, CheckpointError, UnknownDatasetError) as error:
         kind = type(error) if isinstance(error, CheckpointError) else MismatchError
         raise kind(f"{path}: {error}") from error
+    config, state = found.config, found.state
     try:
         with torch.device("meta"):  # the shapes without the memory
             expected = build_network(config).state_dict()
@@ -89,9 +88,9 @@ def load_checkpoint(
     _compare(path, state, expected, mend)
     state = _with_counters(state, expected)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    source_format: Literal["official", "own"] = "own" if own else "official"
-    protocol = TestProtocol(base_size=labels.base_size)
-    return Checkpoint(path, config, labels, state, file_sha256(path), source_format, protocol)
+    return Checkpoint(
+        path, config, found.labels, state, file_sha256(path), found.source_format, found.protocol
+    )
 
 
 def build_from_checkpoint(checkpoint: Checkpoint) -> SceneParser:
@@ -122,7 +121,7 @@ def save_safetensors(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype =
     """Writes the network for inference, without the auxiliary head, as `load_checkpoint` reads it.
 
     Floating-point values are stored as `dtype`, but for tensors with values beyond its range, which stay
-    float32; the configuration and labels travel in the metadata.
+    float32; the configuration, labels and protocol travel in the metadata.
     """
     state = checkpoint.state_dict.items()
     tensors = {key: _stored(value, dtype) for key, value in state if not key.startswith("aux.")}
@@ -131,6 +130,8 @@ def save_safetensors(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype =
         "config": json.dumps(checkpoint.config.replace(aux=False).to_dict()),
         "labels": json.dumps(checkpoint.labels.to_dict()),
     }
+    if checkpoint.protocol != TestProtocol(base_size=checkpoint.labels.base_size):
+        metadata["protocol"] = json.dumps(checkpoint.protocol.to_dict())
     write_safetensors(path, tensors, metadata)
 
 
@@ -139,6 +140,53 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
         return value.contiguous()
     narrow = value.to(dtype)
     return (narrow if narrow.isfinite().all() else value).contiguous()
+
+
+class _Found(NamedTuple):
+    """What a file is of, before it is compared with the network; `state` has this project's keys."""
+
+    config: ModelConfig
+    labels: LabelSet
+    state: dict[str, Tensor]
+    protocol: TestProtocol
+    source_format: SourceFormat
+
+
+def _found(
+    content: Mapping[str, Any],
+    state: dict[str, Tensor],
+    file_name: str,
+    dataset: str | None,
+    options: ArchitectureOptions,
+) -> _Found:
+    """Raises CheckpointError, ConfigError and UnknownDatasetError, without the file's path."""
+    if content.get("format") != FORMAT and mmseg.is_mmsegmentation(state):
+        state, meta = mmseg.own_keys(state), read_meta(content)
+        source = mmseg.describe(state, meta, file_name, options)
+        given = get_label_set(dataset) if dataset else mmseg.labels_of(meta, file_name, source)
+        labels = _fitting(given, source.config.classes)
+        return _Found(source.config, labels, state, source.protocol(labels), "mmsegmentation")
+    protocol = None
+    if own := content.get("format") == FORMAT:
+        config, named = configured(_own_config(content), options), content.get("labels")
+        protocol = TestProtocol.from_dict(content["protocol"]) if "protocol" in content else None
+    else:
+        state, named = own_keys(state), None
+        config = infer_config(state, options)
+    labels = _labels(dataset, named, file_name, config.classes)
+    protocol = _tested(config, protocol or TestProtocol(base_size=labels.base_size), options)
+    return _Found(config, labels, state, protocol, "own" if own else "official")
+
+
+def _tested(config: ModelConfig, protocol: TestProtocol, options: ArchitectureOptions) -> TestProtocol:
+    """The protocol, with the test mode that the options ask for where the network has the choice."""
+    if options.align_corners not in (None, config.align_corners):
+        rule = "aligns corners" if config.align_corners else "does not align corners"
+        given = str(options.align_corners).lower()
+        raise MismatchError(f"its network {rule}: leave out --align-corners {given}")
+    if options.test_mode == "whole" and not config.any_size:
+        raise MismatchError("its network runs on windows of its crop: leave out --test-mode whole")
+    return dataclasses.replace(protocol, mode=options.test_mode or protocol.mode)
 
 
 def _own_config(content: Mapping[str, Any]) -> ModelConfig:
@@ -154,6 +202,10 @@ def _labels(dataset: str | None, named: Any, file_name: str, classes: int) -> La
         labels = label_set_from_dict(named)
     else:
         labels = guess_label_set(file_name, classes)
+    return _fitting(labels, classes)
+
+
+def _fitting(labels: LabelSet, classes: int) -> LabelSet:
     if labels.classes != classes:
         raise MismatchError(
             f"it has {classes} classes, the data set {labels.name} has {labels.classes}: "

@@ -131,8 +131,9 @@ class PSA(ContextModule):
         """1 where "adaptive" aligns corners, else 0: arithmetic, for sizes that are symbols in an export."""
         if self.shrink_factor == 1:
             return int(self.align_corners)
-        up, left = (-(-side // self.shrink_factor) - side // self.shrink_factor for side in feature_hw)
-        return up * left
+        factor = self.shrink_factor
+        divided, divided_w = ((side % factor + factor - 1) // factor for side in feature_hw)
+        return divided * divided_w
 
     def attention_weights(self, map_nmhw: Tensor, *, distribute: bool) -> Tensor:
         """From the predicted map (N, mask_h * mask_w, h, w) to what target t takes from source s: (N, s, t).

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from models.errors import CheckpointError, NotACheckpointError
 
 FORMAT = "psanet-serving"
 """Value of `format` in this project's own checkpoints."""
+
+_FORBIDDEN = re.compile(r"GLOBAL:?\s+(\S+)")
+"""How PyTorch names what it did not read."""
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -66,9 +69,40 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _Skipped:
+    """Stands in the place of an object that is not wanted: takes whatever it is given and keeps nothing."""
+
+    def __new__(cls, *arguments: object) -> Self:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_SKIPPED = (
+    *("mmengine.logging.history_buffer.HistoryBuffer", "mmengine.config.config.ConfigDict"),
+    *("builtins.getattr", "numpy.ndarray", "numpy.dtype"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
+"""What the logs in MMSegmentation's unpublished checkpoints are made of: never run, never made."""
+
+
+def _load(path: Path) -> Any:
+    """What `torch.load` reads, its weights alone; logs beside them are skipped."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _FORBIDDEN.search(str(error))
+        if found is None or not {found[1], f"builtins.{found[1]}"} & set(_SKIPPED):
+            raise
+    stubs: list[Any] = [(_Skipped, name) for name in _SKIPPED]
+    with torch.serialization.safe_globals(stubs):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _read_pth(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load(path)
     except Exception as error:
         # A file that is cut off or is something else fails anywhere in there: struct.error, IndexError, …
         raise _unreadable(path, error) from error
@@ -89,17 +123,19 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
         return {"state_dict": state}
     try:
-        config, labels = json.loads(metadata["config"]), json.loads(metadata["labels"])
+        content = {key: json.loads(metadata[key]) for key in ("config", "labels")}
+        if "protocol" in metadata:
+            content["protocol"] = json.loads(metadata["protocol"])
     except (KeyError, ValueError) as error:
         raise NotACheckpointError(
             f"{path}: its metadata hold no readable config and labels ({error!r}); copy or write it again"
         ) from error
-    return {"format": FORMAT, "config": config, "labels": labels, "state_dict": state}
+    return {"format": FORMAT, **content, "state_dict": state}
 
 
 def _unreadable(path: Path, error: Exception) -> NotACheckpointError:
     """What to say of a file that cannot be read; not PyTorch's text where that advises to run its code."""
-    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL:?\s+(\S+)", str(error))):
+    if isinstance(error, pickle.UnpicklingError) and (found := _FORBIDDEN.search(str(error))):
         return NotACheckpointError(
             f"{path} holds Python objects ({found[1]}), which could run code and are not read, or was not "
             "copied or downloaded whole. Save the weights alone: torch.save(network.state_dict(), path)"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.config import STRIDE, ModelConfig
-from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
+from models.errors import MismatchError, MissingOptionError
 from models.options import ArchitectureOptions
 
 _DEPTH_OF = {(True, 6): 50, (True, 23): 101, (True, 36): 152, (False, 2): 18, (False, 6): 34}
@@ -33,11 +33,6 @@ _FLAT_STEM = {
 def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Official names to this project's: no `module.`; `backbone.layer*`; `context.*` for `psa.*`, `ppm.*`."""
     stripped = {key.removeprefix("module."): value for key, value in state.items()}
-    if any(key.startswith("decode_head.") for key in stripped):
-        raise UnsupportedCheckpointError(
-            "it is MMSegmentation's, which cannot be loaded yet; "
-            "give one of hszhao/semseg's or of this project's training"
-        )
     renamed = {}
     for key, value in stripped.items():
         name = f"backbone.{key}" if re.match(r"layer[0-4]\.", key) else key
@@ -62,8 +57,8 @@ def infer_config(state: Mapping[str, Tensor], options: ArchitectureOptions) -> M
     options that contradict it or keys of no known network, ConfigError for options that no network can have.
     """
     for key in ("backbone.layer0.0.weight", "backbone.layer1.0.conv1.weight", "cls.0.weight", "cls.4.weight"):
-        _convolution(state, key)
-    depth = _depth(state)
+        convolution(state, key)
+    depth = depth_of(state)
     width, inputs = state["cls.0.weight"].shape[:2]
     common = {
         "depth": depth,
@@ -103,13 +98,13 @@ def configured(config: ModelConfig, options: ArchitectureOptions) -> ModelConfig
         return config
     # The mask stays as large as it was trained, whatever the crop.
     changed = known.replace(crop_hw=options.crop_hw)
-    return changed if config.context != "psa" else _without_usual_mask(changed)
+    return changed if config.context != "psa" else without_usual_mask(changed)
 
 
 def _infer_psa(
     state: Mapping[str, Tensor], options: ArchitectureOptions, common: Mapping[str, object]
 ) -> ModelConfig:
-    channels = _convolution(state, "context.attention.3.weight").shape[0]
+    mask_hw = mask_of(state, options, compact=options.compact)
     both = "context.reduce_p.0.weight" in state
     if both and options.psa_type not in (None, "bidirectional"):
         raise MismatchError(
@@ -120,7 +115,6 @@ def _infer_psa(
             "it has one attention branch, its keys cannot tell which: give --psa-type collect or distribute"
         )
     shrink_factor = 2 if options.shrink_factor is None else options.shrink_factor
-    mask_hw = _mask(channels, options)
     reach_hw = mask_hw if options.compact else ((mask_hw[0] + 1) // 2, (mask_hw[1] + 1) // 2)
     height, width = ((side - 1) * STRIDE * shrink_factor + 1 for side in reach_hw)
     normalization_factor = options.normalization_factor
@@ -134,10 +128,17 @@ def _infer_psa(
         normalization_factor=1.0 if normalization_factor is None else normalization_factor,
         **common,  # type: ignore[arg-type]
     )
-    return _without_usual_mask(config)
+    return without_usual_mask(config)
 
 
-def _mask(channels: int, options: ArchitectureOptions) -> tuple[int, int]:
+def mask_of(
+    state: Mapping[str, Tensor], options: ArchitectureOptions, *, compact: bool, even: bool = False
+) -> tuple[int, int]:
+    """Size of the map that attention is predicted as: square, or what the options say of its channels.
+
+    even: whether sides of an over-completed map may be even, and so have no middle (MMSegmentation).
+    """
+    channels = convolution(state, "context.attention.3.weight").shape[0]
     side = math.isqrt(channels)
     height, width = options.mask_hw or (side, side)
     if options.mask_hw is None and side * side != channels:
@@ -146,20 +147,21 @@ def _mask(channels: int, options: ArchitectureOptions) -> tuple[int, int]:
         raise MismatchError(
             f"--mask {height}x{width} makes {height * width} channels, it has {channels}: give its own size"
         )
-    if not options.compact and (height % 2 == 0 or width % 2 == 0):
+    if not compact and not even and (height % 2 == 0 or width % 2 == 0):
         raise MissingOptionError(
             f"its mask of {height}x{width} has no middle, so it must be a compact network: give --compact"
         )
     return height, width
 
 
-def _without_usual_mask(config: ModelConfig) -> ModelConfig:
+def without_usual_mask(config: ModelConfig) -> ModelConfig:
     """The same with mask_hw None where that means the same, as presets have it."""
     usual = config.replace(mask_hw=None)
     return usual if usual.psa_mask_hw == config.psa_mask_hw else config
 
 
-def _depth(state: Mapping[str, Tensor]) -> int:
+def depth_of(state: Mapping[str, Tensor]) -> int:
+    """Of the ResNet, by its blocks. Raises MismatchError where no ResNet has so many."""
     blocks = {match[1] for key in state if (match := re.match(r"backbone\.layer3\.(\d+)\.", key))}
     bottleneck = "backbone.layer1.0.conv3.weight" in state
     try:
@@ -179,7 +181,7 @@ def _usual_crop(classes: int, context: str) -> tuple[int, int]:
     return side, side
 
 
-def _convolution(state: Mapping[str, Tensor], key: str) -> Tensor:
+def convolution(state: Mapping[str, Tensor], key: str) -> Tensor:
     """The weight of that name; MismatchError where there is none, or none of a convolution."""
     if key not in state or state[key].dim() != 4:
         raise MismatchError(

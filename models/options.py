@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn, get_args
 
 from models.config import PsaType
+from models.protocol import TestMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class ArchitectureOptions:
     psa_type: needed by files with one attention branch. compact: needed by every official compact network.
     mask_hw: of the over-completed map where it is not square. crop_hw: in pixels.
     align_corners: of the final upsampling; False only in MMSegmentation's networks.
+    test_mode: windows or the whole image, for networks that take any size: MMSegmentation's.
     """
 
     psa_type: PsaType | None = None
@@ -30,6 +32,7 @@ class ArchitectureOptions:
     shrink_factor: int | None = None
     normalization_factor: float | None = None
     align_corners: bool | None = None
+    test_mode: TestMode | None = None
 
 
 def add_architecture_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,7 @@ def add_architecture_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shrink-factor", type=int, metavar="N", help="default: 2")
     group.add_argument("--normalization-factor", type=float, metavar="X", help="default: 1.0")
     group.add_argument("--align-corners", type=_boolean, metavar="true|false", help="default: true")
+    group.add_argument("--test-mode", choices=get_args(TestMode), help="default: as it was published")
 
 
 def options_from_args(args: argparse.Namespace) -> ArchitectureOptions:
@@ -55,6 +59,7 @@ def options_from_args(args: argparse.Namespace) -> ArchitectureOptions:
         shrink_factor=args.shrink_factor,
         normalization_factor=args.normalization_factor,
         align_corners=args.align_corners,
+        test_mode=args.test_mode,
     )
 
 

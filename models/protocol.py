@@ -5,8 +5,11 @@ Not here: carrying it out (`inference/`).
     python -c "from models.protocol import TestProtocol; print(TestProtocol(base_size=512))"
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from models.config import ConfigError
 
 ProtocolName = Literal["published", "mmsegmentation"]
 TestMode = Literal["sliding", "whole"]
@@ -22,6 +25,7 @@ class TestProtocol:
     mode: windows of the network's crop ("sliding") or the scaled image at once ("whole").
     base_size: long side in pixels at scale 1; base_short: with "mmsegmentation" the short side may not
         exceed this at scale 1; None: the long side alone decides.
+    Raises ConfigError for values that no test can have.
     """
 
     __test__ = False  # pytest: a name that only looks like a test
@@ -30,3 +34,25 @@ class TestProtocol:
     base_short: int | None = None
     name: ProtocolName = "published"
     mode: TestMode = "sliding"
+
+    def __post_init__(self) -> None:
+        for key, least in (("base_size", 1), ("base_short", 1)):
+            value = getattr(self, key)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not whole and (key, value) != ("base_short", None):
+                raise ConfigError(f"{key} takes a whole number of {least} or more, not {value!r}")
+        for key, known in (("name", get_args(ProtocolName)), ("mode", get_args(TestMode))):
+            if getattr(self, key) not in known:
+                raise ConfigError(f"{key} {getattr(self, key)!r} is none of {', '.join(known)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TestProtocol":
+        """The protocol that `to_dict` wrote. Raises ConfigError for anything else."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"not a test protocol: {error}") from error

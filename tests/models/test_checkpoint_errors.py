@@ -132,16 +132,6 @@ def test_another_network_is_told_what_is_wanted(tmp_path: Path) -> None:
     refused(path, NotACheckpointError, "holds no `state_dict` of tensors", "give a checkpoint")
 
 
-def test_mmsegmentation_is_told_that_it_cannot_be_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "psanet_r50-d8_512x1024_40k_cityscapes.pth"
-    state = {
-        "backbone.stem.0.weight": zeros(32, 3, 3, 3),
-        "decode_head.conv_seg.weight": zeros(19, 512, 1, 1),
-    }
-    torch.save({"meta": {"mmseg_version": "0.5.0"}, "state_dict": state}, path)
-    refused(path, UnsupportedCheckpointError, "MMSegmentation's, which cannot be loaded yet")
-
-
 def test_what_the_file_cannot_tell_names_the_option(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     for changes, option in (

@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 
 from models.config import PRESETS, ConfigError, ModelConfig
-from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
+from models.errors import MismatchError, MissingOptionError
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.options import ArchitectureOptions
 from tests.models.networks import official_keys, shapes_of, tiny_config
@@ -188,12 +188,6 @@ def test_a_linear_layer_by_a_convolution_s_name_is_refused() -> None:
     state = shapes_of(tiny_config())
     with pytest.raises(MismatchError, match="lacks the convolution cls.0.weight"):
         infer_config({**state, "cls.0.weight": state["cls.0.weight"][:, :, 0, 0]}, ArchitectureOptions())
-
-
-def test_mmsegmentation_is_told_apart() -> None:
-    state = {"backbone.stem.0.weight": next(iter(shapes_of(tiny_config()).values()))}
-    with pytest.raises(UnsupportedCheckpointError, match="MMSegmentation"):
-        own_keys({**state, "decode_head.conv_seg.weight": state["backbone.stem.0.weight"]})
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

@@ -33,6 +33,7 @@ def test_every_option_of_the_contract_is_read() -> None:
             "465X705",
         ),
         *("--shrink-factor", "1", "--normalization-factor", "2.5", "--align-corners", "False"),
+        *("--test-mode", "whole"),
     )
     assert dataset == "camvid"
     assert options == ArchitectureOptions(
@@ -43,6 +44,7 @@ def test_every_option_of_the_contract_is_read() -> None:
         shrink_factor=1,
         normalization_factor=2.5,
         align_corners=False,
+        test_mode="whole",
     )
     defaults = ArchitectureOptions()
     assert all(getattr(options, field.name) != getattr(defaults, field.name) for field in fields(options))

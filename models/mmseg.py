@@ -1,0 +1,298 @@
+"""MMSegmentation's PSANet files: their names in this project's terms, and the network that they are of.
+
+Their network is this project's at other settings (`models.config.MMSEGMENTATION`). Depth, classes, mask and
+branches come from the keys and shapes; crop, corner rule and test mode from the configuration in the file's
+meta, else from a published file's name, else from the options.
+
+Not here: reading the meta (`models/mmseg_meta.py`), comparing keys (`models/checkpoint.py`).
+
+    state = own_keys(content["state_dict"]); source = describe(state, read_meta(content), "a.pth", options)
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from models.config import MEAN_RGB, MMSEGMENTATION, STD_RGB, ModelConfig, PsaType
+from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
+from models.inspection import convolution, depth_of, mask_of, without_usual_mask
+from models.labels import LABEL_SETS, Color, LabelSet, guess_label_set
+from models.mmseg_meta import Meta
+from models.options import ArchitectureOptions
+from models.protocol import TestMode, TestProtocol
+
+T = TypeVar("T")
+
+_NAMES = {
+    **{f"decode_head.{name}.conv": f"context.{name}.0" for name in ("reduce", "reduce_p", "proj")},
+    **{f"decode_head.{name}.bn": f"context.{name}.1" for name in ("reduce", "reduce_p", "proj")},
+    **{f"decode_head.{name}.0.conv": f"context.{name}.0" for name in ("attention", "attention_p")},
+    **{f"decode_head.{name}.0.bn": f"context.{name}.1" for name in ("attention", "attention_p")},
+    **{f"decode_head.{name}.1": f"context.{name}.3" for name in ("attention", "attention_p")},
+    "decode_head.bottleneck.conv": "cls.0",
+    "decode_head.bottleneck.bn": "cls.1",
+    "decode_head.conv_seg": "cls.4",
+    "auxiliary_head.convs.0.conv": "aux.0",
+    "auxiliary_head.convs.0.bn": "aux.1",
+    "auxiliary_head.conv_seg": "aux.4",
+}
+
+_OTHER_HEADS = {
+    "fpn_convs": "UPerHead",
+    "psp_modules": "PSPHead",
+    "aspp_modules": "ASPPHead",
+    "query_project": "a non-local head",
+}
+"""By a module that it alone has, the most particular first."""
+
+_PSA_TYPES: Mapping[str, PsaType] = MappingProxyType(
+    {"collect": "collect", "distribute": "distribute", "bi-direction": "bidirectional"}
+)
+_TEST_MODES: Mapping[str, TestMode] = MappingProxyType({"whole": "whole", "slide": "sliding"})
+
+
+class _Published(NamedTuple):
+    align_corners: bool
+    mode: TestMode
+    scale: tuple[int, int]
+
+
+_PUBLISHED = {
+    (512, 1024): _Published(False, "whole", (2048, 1024)),
+    (769, 769): _Published(True, "sliding", (2049, 1025)),
+    (512, 512): _Published(False, "whole", (2048, 512)),
+}
+"""By the crop in a published file's name: corner rule, test mode, long and short side of the test scale."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file is of; `scale`: long and short side in pixels at scale 1, None where it does not say."""
+
+    config: ModelConfig
+    mode: TestMode
+    scale: tuple[int, int] | None
+
+    def protocol(self, labels: LabelSet) -> TestProtocol:
+        """How the network is tested; without a scale of its own at that of the data set."""
+        long_side, short_side = self.scale or (labels.base_size, None)
+        return TestProtocol(base_size=long_side, base_short=short_side, name="mmsegmentation", mode=self.mode)
+
+
+def is_mmsegmentation(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are MMSegmentation's."""
+    return any(key.removeprefix("module.").startswith("decode_head.") for key in state)
+
+
+def own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MMSegmentation's names to this project's; unknown ones stay."""
+    renamed = {}
+    for key, value in state.items():
+        module, _, leaf = key.removeprefix("module.").rpartition(".")
+        module = _NAMES.get(module, re.sub(r"^backbone\.stem\b", "backbone.layer0", module))
+        renamed[f"{module}.{leaf}" if module else leaf] = value
+    return renamed
+
+
+def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: ArchitectureOptions) -> Source:
+    """The network and its test, from names as `own_keys` gives them.
+
+    Raises UnsupportedCheckpointError for other heads and backbones, MissingOptionError for what neither the
+    file nor its name tells, MismatchError for options that contradict it.
+    """
+    head, text = meta.section("model", "decode_head"), meta.section("model")
+    _require_psanet(state, head.get("type"))
+    _require_plain(meta)
+    for key in ("backbone.layer0.6.weight", "cls.0.weight", "cls.4.weight", "context.reduce.0.weight"):
+        convolution(state, key)
+    trained = meta.crop_hw or _crop_in(file_name)
+    published = _PUBLISHED.get(trained) if trained and (text or _crop_in(file_name)) else None
+    stated_mode = _TEST_MODES.get(str(meta.test_cfg.get("mode")))
+    mode: TestMode = _told(
+        options.test_mode or stated_mode or (published and published.mode),
+        "its test mode: give --test-mode whole or sliding",
+    )
+    stated = bool(head.get("align_corners", False)) if head else published and published.align_corners
+    if stated is not None and options.align_corners not in (None, stated):
+        raise MismatchError(f"its align_corners is {str(stated).lower()}: leave out --align-corners")
+    corners = _told(
+        options.align_corners if stated is None else stated, "its corner rule: give --align-corners"
+    )
+    compact = options.compact or head.get("compact") is True
+    mask_hw = mask_of(state, options, compact=compact, even=True)
+    factor = head.get("normalization_factor", 1.0)
+    config = ModelConfig(
+        depth=depth_of(state),
+        classes=state["cls.4.weight"].shape[0],
+        crop_hw=options.crop_hw or _told(trained, "the crop that it was trained at: give --crop HxW"),
+        psa_type=_psa_type(state, head, options, compact=compact),
+        compact=compact,
+        mask_hw=mask_hw,
+        shrink_factor=_agreed("shrink_factor", head.get("shrink_factor"), options.shrink_factor, 2),
+        normalization_factor=_agreed(
+            "normalization_factor",
+            mask_hw[0] * mask_hw[1] if factor is None else factor,
+            options.normalization_factor,
+            1.0,
+        ),
+        psa_softmax=head.get("psa_softmax") is not False,
+        head_width=state["cls.0.weight"].shape[0],
+        aux=any(key.startswith("aux.") for key in state),
+        stage_dilations=_dilations(meta.section("model", "backbone")),
+        **{
+            **MMSEGMENTATION,
+            "stem_width": state["backbone.layer0.6.weight"].shape[0],
+            "contract_dilation": _contracted(meta.section("model", "backbone")),
+            "align_corners": corners,
+        },
+    )
+    return Source(without_usual_mask(config), mode, meta.test_scale or (published and published.scale))
+
+
+def labels_of(meta: Meta, file_name: str, source: Source) -> LabelSet:
+    """The classes and colours that the meta holds, else of the data set that the file's name or count tells.
+
+    Raises UnknownDatasetError where nothing tells.
+    """
+    names = meta.class_names
+    if names is None:
+        return guess_label_set(file_name, source.config.classes)
+    known = _known_labels(meta, file_name, names)
+    palette = meta.palette or (known.palette if known else None)
+    if palette is None or len(palette) != len(names):
+        palette = _spread_palette(len(names))
+    long_side = source.scale[0] if source.scale else None
+    if known is None:
+        return LabelSet(meta.data_set or "custom", names, palette, long_side or max(source.config.crop_hw))
+    label_ids = known.label_ids if known.class_names == names else None
+    return LabelSet(known.name, names, palette, long_side or known.base_size, label_ids)
+
+
+def _require_psanet(state: Mapping[str, Tensor], stated: Any) -> None:
+    psanet = "context.reduce.0.weight" in state and "context.attention.3.weight" in state
+    if not psanet or (isinstance(stated, str) and stated.rpartition(".")[2] != "PSAHead"):
+        found = [name for part, name in _OTHER_HEADS.items() if any(f".{part}." in key for key in state)]
+        name = stated if isinstance(stated, str) else (found or ["another head"])[0]
+        raise UnsupportedCheckpointError(
+            f"it is MMSegmentation's, with {name}; only its PSANet's (PSAHead) can be loaded"
+        )
+    if "backbone.layer0.0.weight" not in state or "backbone.layer1.0.conv3.weight" not in state:
+        raise UnsupportedCheckpointError(
+            "it is MMSegmentation's PSANet on another backbone; only ResNetV1c-50, 101 and 152 can be loaded"
+        )
+
+
+def _require_plain(meta: Meta) -> None:
+    """Raises UnsupportedCheckpointError where the configuration asks for what this network does not do."""
+    backbone, head = meta.section("model", "backbone"), meta.section("model", "decode_head")
+    wanted: list[tuple[str, Any, Any]] = [
+        ("backbone.style", backbone.get("style"), "pytorch"),
+        ("backbone.multi_grid", backbone.get("multi_grid"), None),
+        ("decode_head.in_index", head.get("in_index"), 3),
+    ]
+    for name, part in (("backbone", backbone), ("decode_head", head)):
+        norm = part.get("norm_cfg")
+        wanted.append((f"{name}.norm_cfg.eps", norm.get("eps") if isinstance(norm, Mapping) else None, 1e-5))
+    pixels = meta.section("data_preprocessor") or meta.section("img_norm_cfg")
+    for name, ours in (("mean", MEAN_RGB), ("std", STD_RGB)):
+        given = pixels.get(name)
+        wanted.append((name, None if given is None or _close(given, ours) else given, None))
+    for name in ("bgr_to_rgb", "to_rgb"):
+        wanted.append((name, pixels.get(name), True))
+    for name, given, usual in wanted:
+        if given not in (None, usual):
+            raise UnsupportedCheckpointError(
+                f"its configuration has {name} = {given!r}, which this network does not do; "
+                "only MMSegmentation's published PSANets and those trained like them can be loaded"
+            )
+
+
+def _close(given: Any, ours: tuple[float, ...]) -> bool:
+    numbers = isinstance(given, list | tuple) and all(isinstance(value, int | float) for value in given)
+    return (
+        numbers
+        and len(given) == len(ours)
+        and all(abs(a - b) < 1e-3 for a, b in zip(given, ours, strict=True))
+    )
+
+
+def _dilations(backbone: Mapping[str, Any]) -> tuple[int, int]:
+    """Of stages 4 and 5; a stage's stride must be what this network has with them."""
+    dilations, strides = backbone.get("dilations", (1, 1, 2, 4)), backbone.get("strides", (1, 2, 1, 1))
+    pairs = list(zip(tuple(dilations)[2:], tuple(strides)[2:], strict=False))
+    if len(pairs) != 2 or any(stride != (2 if dilation == 1 else 1) for dilation, stride in pairs):
+        raise UnsupportedCheckpointError(
+            f"its backbone has dilations {dilations} with strides {strides}; published ones have "
+            "(1, 1, 2, 4) with (1, 2, 1, 1), and this network none like these"
+        )
+    return pairs[0][0], pairs[1][0]
+
+
+def _contracted(backbone: Mapping[str, Any]) -> bool:
+    """Published ones are; theirs are not unless their configuration says so."""
+    return backbone.get("contract_dilation") is True if backbone else True
+
+
+def _psa_type(
+    state: Mapping[str, Tensor], head: Mapping[str, Any], options: ArchitectureOptions, *, compact: bool
+) -> PsaType:
+    if "context.reduce_p.0.weight" in state:
+        if options.psa_type not in (None, "bidirectional"):
+            raise MismatchError(
+                f"it has two attention branches, {options.psa_type} has one: leave out --psa-type"
+            )
+        return "bidirectional"
+    stated = _PSA_TYPES.get(str(head.get("psa_type")))
+    told = _agreed("psa_type", None if stated == "bidirectional" else stated, options.psa_type, None)
+    if told not in ("collect", "distribute"):
+        raise MissingOptionError(
+            "it has one attention branch, its keys cannot tell which: give --psa-type collect or distribute"
+        )
+    if not compact:
+        return told
+    # With one compact branch they transpose the map to collect, where the published code does to distribute.
+    return "distribute" if told == "collect" else "collect"
+
+
+def _agreed(name: str, stated: T | None, option: T | None, default: T) -> T:
+    """What the configuration says, else the option, else the default; both may be given when they agree."""
+    if stated is not None and option is not None and stated != option:
+        flag = f"--{name.replace('_', '-')}"
+        raise MismatchError(f"its configuration has {name} {stated}: leave out {flag}")
+    return stated if stated is not None else default if option is None else option
+
+
+def _told(value: T | None, what: str) -> T:
+    if value is None:
+        raise MissingOptionError(f"neither its meta nor its name tells {what}")
+    return value
+
+
+def _crop_in(file_name: str) -> tuple[int, int] | None:
+    """The crop in a name such as psanet_r50-d8_512x1024_40k_cityscapes_20200606_103117-99fac37c.pth."""
+    found = re.search(r"(?<![0-9a-z])(\d{3,4})x(\d{3,4})(?![0-9a-z])", file_name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _known_labels(meta: Meta, file_name: str, names: tuple[str, ...]) -> LabelSet | None:
+    """The data set of these classes, or of so many that the meta or the file's name speaks of."""
+    spoken = f"{meta.data_set or ''} {file_name}".lower()
+    for part, labels in (*LABEL_SETS.items(), ("ade", LABEL_SETS["ade20k"]), ("voc", LABEL_SETS["voc2012"])):
+        if labels.class_names == names or (part in spoken and labels.classes == len(names)):
+            return labels
+    return None
+
+
+def _spread_palette(classes: int) -> tuple[Color, ...]:
+    """Colours for classes that come with none, each unlike the others: Pascal VOC's, bit by bit."""
+    colors = []
+    for class_id in range(classes):
+        red, green, blue = (
+            sum(((class_id >> (3 * bit + part)) & 1) << (7 - bit) for bit in range(8)) for part in range(3)
+        )
+        colors.append((red, green, blue))
+    return tuple(colors)

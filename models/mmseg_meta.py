@@ -1,0 +1,162 @@
+"""What an MMSegmentation checkpoint says of itself: classes, colours, and its training's configuration.
+
+Both forms are read, `CLASSES`, `PALETTE` and `config` of 0.x and `dataset_meta` and `cfg` of 1.x. The
+configuration is Python text: it is parsed, never run, and what is no plain value in it is left out.
+
+Not here: what follows for the network (`models/mmseg.py`). Free of torch.
+
+    config_values("test_cfg = dict(mode='slide', crop_size=(769, 769))")["test_cfg"]["mode"]
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.labels import Color
+
+_LONGEST_TEXT = 1 << 20
+"""Characters; published ones have 5,000, and a parser's depth and memory are bounded so."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """class_names, palette: by class id, None where the file does not say; values: of the configuration."""
+
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self, *names: str) -> Mapping[str, Any]:
+        """The mapping at that place of the configuration, empty where there is none."""
+        found: Any = self.values
+        for name in names:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def test_cfg(self) -> Mapping[str, Any]:
+        """How the network is tested; of the model, in the files of 2020 beside it."""
+        return self.section("model", "test_cfg") or self.section("test_cfg")
+
+    @property
+    def data_set(self) -> str | None:
+        """Name of the class that reads the data set, `CityscapesDataset` say."""
+        found = self.values.get("dataset_type")
+        return found if isinstance(found, str) else None
+
+    @property
+    def crop_hw(self) -> tuple[int, int] | None:
+        """Height and width that the network was trained at."""
+        for step in self._steps("train"):
+            if step.get("type") == "RandomCrop" and (found := _pair(step.get("crop_size"))):
+                return found
+        return _pair(self.values.get("crop_size"))
+
+    @property
+    def test_scale(self) -> tuple[int, int] | None:
+        """Long and short side in pixels that images are scaled to fit into, at scale 1."""
+        for step in self._steps("test"):
+            for key in ("img_scale", "scale"):
+                found = step.get(key)
+                first = found[0] if isinstance(found, list) and found and _pair(found[0]) else found
+                if pair := _pair(first):
+                    return max(pair), min(pair)
+        return None
+
+    def _steps(self, split: str) -> Iterator[Mapping[str, Any]]:
+        """Of the pipelines that images of that split pass through, most particular first."""
+        places = (
+            self.section("data", split).get("pipeline"),
+            self.section(f"{split}_dataloader", "dataset").get("pipeline"),
+            self.values.get(f"{split}_pipeline"),
+        )
+        for pipeline in places:
+            if isinstance(pipeline, Sequence):
+                yield from (step for step in pipeline if isinstance(step, Mapping))
+
+
+def read_meta(content: Mapping[str, Any]) -> Meta:
+    """Of the mapping that a checkpoint file holds; what is missing or of another kind is left out."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return Meta()
+    data_set = meta.get("dataset_meta")
+    later = data_set if isinstance(data_set, Mapping) else {}
+    names = later.get("classes", meta.get("CLASSES"))
+    class_names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+    text = meta.get("cfg", meta.get("config"))
+    values = config_values(text) if isinstance(text, str) else {}
+    return Meta(class_names, _palette(later.get("palette", meta.get("PALETTE"))), values)
+
+
+def config_values(text: str) -> dict[str, Any]:
+    """The plain values that a configuration assigns, by name; nothing of a text that is no Python.
+
+    Early releases stored the files that a configuration is made of one after another, each headed by its
+    path: a later one's mappings are merged into those before.
+    """
+    values: dict[str, Any] = {}
+    if len(text) > _LONGEST_TEXT:
+        return values
+    for part in re.split(r"^\S+\.py[ \t]*$", text, flags=re.MULTILINE):
+        try:
+            statements = ast.parse(part).body
+            for statement in statements:
+                if isinstance(statement, ast.Assign):
+                    value = _value(statement.value, values)
+                    for target in statement.targets:
+                        if isinstance(target, ast.Name):
+                            values[target.id] = _merged(values.get(target.id), value)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return values
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What an expression of literals, `dict(...)` and names assigned before stands for; else None."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name():
+            return names.get(node.id)
+        case ast.Tuple():
+            return tuple(_value(item, names) for item in node.elts)
+        case ast.List():
+            return [_value(item, names) for item in node.elts]
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Dict():
+            pairs = zip(node.keys, node.values, strict=True)
+            return {key.value: _value(value, names) for key, value in pairs if isinstance(key, ast.Constant)}
+        case ast.Call(func=ast.Name(id="dict")):
+            return {word.arg: _value(word.value, names) for word in node.keywords if word.arg is not None}
+    return None
+
+
+def _merged(before: Any, after: Any) -> Any:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return after
+    kept = {} if after.get("_delete_") is True else before
+    changed = {key: _merged(kept.get(key), value) for key, value in after.items() if key != "_delete_"}
+    return {**kept, **changed}
+
+
+def _palette(values: Any) -> tuple[Color, ...] | None:
+    """RGB triples in 0..255, or None."""
+    try:
+        colors = tuple((int(red), int(green), int(blue)) for red, green, blue in values)
+    except (TypeError, ValueError):
+        return None
+    return colors if all(0 <= part <= 255 for color in colors for part in color) else None
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    """Two positive whole numbers; one stands for both."""
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        return None
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        return None
+    return pair[0], pair[1]
