@@ -4,6 +4,7 @@ with staged_bundle(Path("psanet50")) as folder:
     ...  # write model.onnx and model.json into folder; an exception leaves nothing behind
 """
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.errors import OutputError
-from inference.bundle import MODEL_JSON, MODEL_ONNX
+from inference.bundle import MODEL_JSON, MODEL_ONNX, Bundle, ModelInfo, PlanInfo, write_model_json
+from inference.files import write_atomically
 
 PLANS = "*.plan"
 
@@ -56,5 +58,27 @@ def _publish(staging: Path, out: Path) -> None:
         return
     for plan in out.glob(PLANS):
         plan.unlink()
-    for name in (MODEL_ONNX, MODEL_JSON):
+    for name in (*(plan.name for plan in staging.glob(PLANS)), MODEL_ONNX, MODEL_JSON):
         (staging / name).replace(out / name)
+
+
+def add_plan(bundle: Bundle, plan: PlanInfo, content: bytes) -> ModelInfo:
+    """Puts an engine into a bundle, in place of one for the same library, GPUs and precision; returns what
+    `model.json` says now. At once or not at all: whatever happens, every engine that it names is there.
+    """
+    folder, info = bundle.folder, bundle.info
+    kind = (plan.runtime, plan.target, plan.precision)
+    replaced = [old for old in info.plans if (old.runtime, old.target, old.precision) == kind]
+    path, new = folder / plan.file, not (folder / plan.file).exists()
+    changed = dataclasses.replace(info, plans=(*(old for old in info.plans if old not in replaced), plan))
+    try:
+        write_atomically(path, content)
+        write_model_json(folder, changed)
+    except BaseException:
+        if new:
+            path.unlink(missing_ok=True)
+        raise
+    for old in replaced:
+        if old.file != plan.file:
+            (folder / old.file).unlink(missing_ok=True)
+    return changed

@@ -1,0 +1,372 @@
+"""From a checkpoint to a TensorRT engine in a bundle, compared with PyTorch before it is kept.
+
+    python -m export.trt --ckpt psanet101_cityscapes.pth --max-batch 8
+
+The engine is built from an ONNX file whose types are the engine's (`export/half.py` for float16). That file
+is always compared with the network, in ONNX Runtime; the engine itself where there is a GPU. In a bundle of
+the same network the engine joins what is there; any other folder becomes a new bundle. The last line on
+stdout is one JSON object. Exit code 1: what was built is not the network, and was not kept; 2: it cannot be
+done, the message has the mend. docs/tensorrt.md has the rest.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+
+from export import plugin as psa_plugin
+from export.build import NETWORK, build_model, written_form
+from export.errors import ExportError, UnavailableError, VerificationError
+from export.half import FLOAT16_LARGEST, largest_activation, to_half
+from export.onnx import model_info, verify_onnx
+from export.output import add_plan, check_out, staged_bundle
+from export.source import find_source
+from export.trt_build import build_plan
+from export.trt_targets import RUNTIMES, Targets, choose_library, choose_targets
+from export.verify import Comparison, compare, require, sample_images
+from export.weights import store_as_half
+from inference.bundle import (
+    BUNDLED_ROOT,
+    MODEL_JSON,
+    MODEL_ONNX,
+    Bundle,
+    ModelInfo,
+    PlanInfo,
+    Precision,
+    read_bundle,
+    resolve_model,
+    write_model_json,
+)
+from inference.cache import Cache, default_folder
+from inference.engines.tensorrt import Gpu, TensorRTEngine, find_gpu
+from inference.errors import InferenceError
+from inference.tensorrt_library import Library, Profile, Request
+from models.checkpoint import CheckpointError, build_from_checkpoint
+from models.network import SceneParser
+from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 8
+LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to build, as the command line says it."""
+
+    precision: Precision = "fp16"
+    max_batch: int = MAX_BATCH
+    runtime: str = "auto"
+    target: str | None = None
+    plugin: bool = False
+    calib: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_batch <= LARGEST_BATCH:
+            raise UnavailableError(f"--max-batch must be between 1 and {LARGEST_BATCH}, not {self.max_batch}")
+        if self.precision == "int8" and self.calib is None:
+            raise UnavailableError("--precision int8 needs images to calibrate with: --calib FOLDER")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An engine that was written. comparison: of it, where it was run, else of the file it was built from;
+    cached: whether it had been built before; seconds: all in all."""
+
+    folder: Path
+    plan: PlanInfo
+    comparison: Comparison
+    cached: bool
+    seconds: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class _Models:
+    """kept: for the bundle's `model.onnx`; typed: what the engine is built from."""
+
+    kept: onnx.ModelProto
+    typed: onnx.ModelProto
+
+
+def export_trt(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    wanted: Wanted,
+    dataset: str | None = None,
+    options: ArchitectureOptions | None = None,
+    cache: Cache | None = None,
+) -> Exported:
+    """Builds the engine of a checkpoint, or of a bundle's checkpoint, and puts it into a bundle.
+
+    out: default the bundle that is given, else a folder named after the checkpoint beside it. Raises
+    ExportError, CheckpointError and InferenceError; nothing is left behind then.
+    """
+    started = time.perf_counter()
+    gpu = find_gpu()
+    # What can be refused at once is, before a minute goes into the model.
+    library = choose_library(wanted.runtime, gpu=gpu, target=wanted.target, plugin=wanted.plugin)
+    targets = choose_targets(library, wanted.target, gpu)
+    if wanted.plugin:
+        psa_plugin.register(library.module)
+    source = find_source(model, dataset=dataset, options=options or ArchitectureOptions())
+    checkpoint = source.checkpoint
+    folder = Path(out or _own_folder(model) or source.default_out)
+    check_out(folder, checkpoint.path)
+    network = build_from_checkpoint(checkpoint)
+    models = _make_models(network, wanted)
+    form = written_form(models.kept, network.config)
+    info = model_info(checkpoint, folder, wanted.precision, form)
+    joined = _bundle_of_same_network(folder, info)
+    with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
+        comparison = _verify_model(Path(scratch), models.typed, info, network)
+        # With a file of its own for the plan, the bundle's must be as good.
+        if joined is None and models.kept is not models.typed:
+            _verify_model(Path(scratch), models.kept, info, network)
+    typed = psa_plugin.prepare(models.typed) if wanted.plugin else models.typed
+    content = typed.SerializeToString()
+    profile = _profile(typed, wanted.max_batch)
+    built = build_plan(
+        library,
+        content,
+        Request(profile, targets.requested, wanted.plugin),
+        cache=cache,
+        facts=_facts(content, library, targets, profile, wanted, gpu),
+    )
+    plan = PlanInfo(
+        file=_file_name(library, targets, wanted, built.content),
+        runtime=library.runtime,
+        runtime_version=library.version,
+        target=targets.written,
+        precision=wanted.precision,
+        max_batch=wanted.max_batch,
+        psa_form="plugin" if wanted.plugin else form,
+        sha256=hashlib.sha256(built.content).hexdigest(),
+        verified=False,
+    )
+    if gpu is not None and gpu.target in targets.written.split("+"):
+        comparison = _verify_plan(info, plan, built.content, network)
+        plan = dataclasses.replace(plan, verified=True)
+    if joined is not None:
+        add_plan(joined, plan, built.content)
+    else:
+        with staged_bundle(folder) as staging:
+            (staging / MODEL_ONNX).write_bytes(models.kept.SerializeToString())
+            (staging / plan.file).write_bytes(built.content)
+            write_model_json(staging, dataclasses.replace(info, plans=(plan,)))
+    log.info("wrote %s: %s", folder / plan.file, comparison)
+    seconds = time.perf_counter() - started
+    return Exported(folder, plan, comparison, built.cached, seconds, len(built.content))
+
+
+def _own_folder(model: str | Path) -> Path | None:
+    """The bundle that is meant by its folder: the engine belongs there. Bundled ones stay as they are."""
+    found = resolve_model(model)
+    own = isinstance(found, Bundle) and found.folder.resolve().parent != BUNDLED_ROOT.resolve()
+    return found.folder if isinstance(found, Bundle) and own else None
+
+
+def _bundle_of_same_network(folder: Path, info: ModelInfo) -> Bundle | None:
+    """The bundle in `folder` where the engine may join it: made of the same checkpoint, read the same way."""
+    if not (folder / MODEL_JSON).is_file():
+        return None
+    bundle = read_bundle(folder)
+    ours, theirs = (
+        dataclasses.replace(
+            item,
+            name="",
+            precision="fp32",
+            psa_form="",
+            source_file=None,
+            built_with={},
+            plans=(),
+            outputs=("logits",),
+        )
+        for item in (info, bundle.info)
+    )
+    return bundle if ours == theirs else None
+
+
+def _make_models(network: SceneParser, wanted: Wanted) -> _Models:
+    if wanted.precision == "int8":
+        raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
+    model = build_model(network, precision="fp32")
+    if wanted.precision == "fp32":
+        return _Models(model, model)
+    peak = largest_activation(model, sample_images(network.config.crop_hw))
+    log.info("the largest activation is %.4g; float16 ends at %.0f", peak, FLOAT16_LARGEST)
+    if not peak < FLOAT16_LARGEST:
+        raise UnavailableError(
+            f"activations reach {peak:.3g} and float16 ends at {FLOAT16_LARGEST:.0f}: choose --precision fp32"
+        )
+    typed = to_half(model)
+    store_as_half(model, network.state_dict(), prefix=NETWORK)
+    return _Models(model, typed)
+
+
+def _verify_model(folder: Path, model: onnx.ModelProto, info: ModelInfo, network: SceneParser) -> Comparison:
+    """In ONNX Runtime."""
+    (folder / MODEL_ONNX).write_bytes(model.SerializeToString())
+    write_model_json(folder, info)
+    log.info("comparing the ONNX file with PyTorch")
+    return verify_onnx(folder, network)
+
+
+def _verify_plan(info: ModelInfo, plan: PlanInfo, content: bytes, network: SceneParser) -> Comparison:
+    """On the GPU."""
+    log.info("comparing the engine with PyTorch")
+    with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
+        (Path(scratch) / plan.file).write_bytes(content)
+        bundle = Bundle(dataclasses.replace(info, plans=(plan,)), Path(scratch))
+        engine = TensorRTEngine(bundle)
+        try:
+            images = sample_images(info.crop_hw)
+            comparison = compare(engine, network, images, align_corners=info.align_corners)
+        finally:
+            engine.close()
+    require(comparison, plan.precision)
+    return comparison
+
+
+def _profile(model: onnx.ModelProto, max_batch: int) -> Profile:
+    """1 to `max_batch` images, tuned for half as many: a photograph's windows rarely fill the last call."""
+    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    if 0 in sides:
+        raise UnavailableError(
+            "this network takes whole images of any size, for which there is no engine: use the bundle of "
+            "export.onnx with ONNX Runtime, or give --test-mode sliding where its protocol allows"
+        )
+    channels, height, width = sides
+    least, usual, most = ((count, channels, height, width) for count in (1, (max_batch + 1) // 2, max_batch))
+    return Profile(least, usual, most)
+
+
+def _facts(
+    content: bytes,
+    library: Library,
+    targets: Targets,
+    profile: Profile,
+    wanted: Wanted,
+    gpu: Gpu | None,
+) -> dict[str, object]:
+    """All that a plan depends on, for the cache."""
+    kernel = psa_plugin.KERNEL.read_bytes() + Path(psa_plugin.__file__).read_bytes() if wanted.plugin else b""
+    return {
+        "format": 1,
+        "model": hashlib.sha256(content).hexdigest(),
+        "library": library.runtime,
+        "version": library.version,
+        "targets": targets.written,
+        # Kernels are chosen by timing them on this very GPU.
+        "gpu": [gpu.name, gpu.target, gpu.memory_bytes] if gpu and library.times_kernels else None,
+        "precision": wanted.precision,
+        "profile": [profile.least, profile.usual, profile.most],
+        "plugin": hashlib.sha256(kernel).hexdigest() if wanted.plugin else None,
+    }
+
+
+def _file_name(library: Library, targets: Targets, wanted: Wanted, content: bytes) -> str:
+    """Another for every plan: one that replaces another never lies under a name that model.json describes
+    otherwise."""
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    return f"{wanted.precision}-{targets.written}-{library.runtime}-{digest}.plan"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.calib is not None and args.precision != "int8":
+        parser.error("--calib goes with --precision int8: leave it out")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("export").setLevel(logging.INFO)
+    try:
+        wanted = Wanted(args.precision, args.max_batch, args.runtime, args.target, args.plugin, args.calib)
+        exported = export_trt(
+            args.ckpt,
+            args.out,
+            wanted=wanted,
+            dataset=args.dataset,
+            options=options_from_args(args),
+            cache=None if args.no_cache else Cache(args.cache or default_folder()),
+        )
+    except VerificationError as error:
+        print(f"export.trt: {args.ckpt} was built but the result was not kept: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export.trt: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (ExportError, CheckpointError, InferenceError, OSError) as error:
+        print(f"export.trt: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(_figures(exported)), flush=True)
+    return 0
+
+
+def _figures(exported: Exported) -> dict[str, object]:
+    plan, comparison = exported.plan, exported.comparison
+    return {
+        "bundle": str(exported.folder),
+        "plan": plan.file,
+        "runtime": plan.runtime,
+        "runtime_version": plan.runtime_version,
+        "target": plan.target,
+        "precision": plan.precision,
+        "max_batch": plan.max_batch,
+        "psa_form": plan.psa_form,
+        "compared": "engine" if plan.verified else "onnx",
+        "max_logit_error": float(np.format_float_scientific(comparison.max_logit_error, 2)),
+        "mean_logit_error": float(np.format_float_scientific(comparison.mean_logit_error, 2)),
+        "label_agreement": comparison.label_agreement,
+        "engine_verified": plan.verified,
+        "cached": exported.cached,
+        "seconds": round(exported.seconds, 2),
+        "bytes": exported.size_bytes,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.trt", description="Builds the TensorRT engine of a checkpoint, in a bundle."
+    )
+    parser.add_argument(
+        "--ckpt", required=True, metavar="FILE|BUNDLE|NAME", help="a checkpoint, or a bundle made of one"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="default: the bundle, or named after the checkpoint, beside it"
+    )
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp16")
+    parser.add_argument("--calib", type=Path, metavar="DIR", help="images for --precision int8")
+    parser.add_argument(
+        "--max-batch", type=int, default=MAX_BATCH, metavar="N", help="images in a call at most; default 8"
+    )
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, default="auto", help="which TensorRT builds and runs it"
+    )
+    parser.add_argument(
+        "--target",
+        metavar="current|all|sm89[+sm120]",
+        help="GPUs by compute capability; default: the one that is there, else all (of Ampere and later)",
+    )
+    parser.add_argument("--plugin", action="store_true", help="the PSA mask as a plugin (TensorRT proper)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="default: $XDG_CACHE_HOME/psanet-serving")
+    parser.add_argument("--no-cache", action="store_true", help="build anew, and keep nothing for later")
+    add_architecture_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Building a plan as a command does it: seen, stoppable, and not twice.
+
+The library works in a thread, so that Ctrl-C is heard at once; the progress bar is on stderr; what was built
+before for the same model, library, GPUs, shapes and options comes from the cache.
+
+    built = build_plan(library, content, request, cache=Cache(default_folder()), facts={…})
+"""
+
+import logging
+import sys
+import threading
+from dataclasses import dataclass
+from typing import IO
+
+from tqdm import tqdm
+
+from inference.cache import Cache, Facts
+from inference.tensorrt_library import Library, Plan, Progress, Request
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan. cached: whether it was built before."""
+
+    content: bytes
+    cached: bool
+
+
+def build_plan(
+    library: Library, model: bytes, request: Request, *, cache: Cache | None, facts: Facts
+) -> Built:
+    """Builds the plan of a strongly typed ONNX file, or takes it from the cache.
+
+    facts: all that the plan depends on beyond `model`, `request` and `library`, whose timing cache must not
+    be filled in: the GPU, say. Raises EngineError; KeyboardInterrupt once the build has stopped.
+    """
+    timing = {"library": library.title, "gpu": facts.get("gpu"), "kind": "timing"}
+    if cache is not None:
+        kept = cache.load("plan", facts)
+        if kept is not None:
+            log.info("the engine was built before and comes from %s", cache.folder)
+            return Built(kept, True)
+        if library.times_kernels:
+            earlier = cache.load("timing", timing) or b""
+            request = Request(request.profile, request.targets, request.plugins, earlier)
+    log.info("building with %s", library.title)
+    plan = _build_in_thread(library, model, request)
+    if cache is not None:
+        cache.store("plan", facts, plan.content)
+        if plan.timing_cache:
+            cache.store("timing", timing, plan.timing_cache)
+    return Built(plan.content, False)
+
+
+class Bar:
+    """One bar: the steps of the outermost phase, and the innermost by name. From any thread."""
+
+    def __init__(self, file: IO[str] | None = None, *, disable: bool | None = None) -> None:
+        # None: no bar where stderr is no terminal.
+        self._bar = tqdm(
+            file=file or sys.stderr,
+            disable=disable,
+            desc="building",
+            bar_format="{desc:32.32} {bar} {elapsed}",
+        )
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._phases: list[str] = []
+
+    def stop(self) -> None:
+        """Gives the build up at its next step."""
+        self._stopped.set()
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        """See `Progress`."""
+        with self._lock:
+            if not self._phases:
+                self._bar.reset(steps)
+            self._phases.append(phase)
+            self._bar.set_description_str(phase)
+
+    def step(self, phase: str, done: int) -> bool:
+        """See `Progress`."""
+        with self._lock:
+            if self._phases[:1] == [phase]:
+                self._bar.update(done + 1 - self._bar.n)
+        return not self._stopped.is_set()
+
+    def finish(self, phase: str) -> None:
+        """See `Progress`."""
+        with self._lock:
+            # Phases of one name may be open twice; it is the latest that ends.
+            if phase in self._phases:
+                del self._phases[len(self._phases) - 1 - self._phases[::-1].index(phase)]
+            if not self._phases and self._bar.total:
+                self._bar.update(self._bar.total - self._bar.n)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+
+def _build_in_thread(library: Library, model: bytes, request: Request) -> Plan:
+    bar = Bar()
+    progress: Progress = bar
+    plans: list[Plan] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            plans.append(library.build(model, request, progress))
+        except BaseException as error:
+            errors.append(error)
+
+    # Not a daemon: the library must not be torn down while it works.
+    thread = threading.Thread(target=work, name="build")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_TICK_S)
+    except KeyboardInterrupt:
+        bar.stop()
+        thread.join()
+        raise
+    finally:
+        bar.close()
+    if errors:
+        raise errors[0]
+    return plans[0]
