@@ -89,7 +89,6 @@ def describe(checkpoint: Checkpoint) -> ModelInfo:
         align_corners=config.align_corners,
         base_size=protocol.base_size,
         base_short=protocol.base_short,
-        align_corners=config.align_corners,
         test_mode=protocol.mode,
         protocol=protocol.name,
         psa_form="torch",
