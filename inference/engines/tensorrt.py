@@ -55,6 +55,12 @@ class CudaDevice:
         self._device = torch.device("cuda", gpu.index)
         self._stream = torch.cuda.Stream(self._device)
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes it the GPU that libraries use."""
+        with torch.cuda.device(self._device):
+            yield
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised memory of the caller's stream."""
         return torch.empty(shape, dtype=dtype, device=self._device)
@@ -95,9 +101,10 @@ class TensorRTEngine:
         gpu = _require_gpu(device)
         self.plan, library = choose_plan(bundle, gpu)
         content = _read(bundle, self.plan)
-        with torch.cuda.device(gpu.index):
+        on_gpu = CudaDevice(gpu)
+        with on_gpu.current():
             loaded = _load(library, content, bundle)
-            self._start(bundle, loaded, library, CudaDevice(gpu), gpu)
+            self._start(bundle, loaded, library, on_gpu, gpu)
         self.device = device
 
     def _start(self, bundle: Bundle, loaded: Loaded, library: Library, device: Any, gpu: Gpu) -> None:
