@@ -9,6 +9,7 @@ Not here: reading the meta (`models/mmseg_meta.py`), comparing keys (`models/che
     state = own_keys(content["state_dict"]); source = describe(state, read_meta(content), "a.pth", options)
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,19 +117,14 @@ def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: A
         options.test_mode or stated_mode or (published and published.mode),
         "its test mode: give --test-mode whole or sliding",
     )
-    stated = bool(head.get("align_corners", False)) if head else published and published.align_corners
-    if stated is not None and options.align_corners not in (None, stated):
-        raise MismatchError(f"its align_corners is {str(stated).lower()}: leave out --align-corners")
-    corners = _told(
-        options.align_corners if stated is None else stated, "its corner rule: give --align-corners"
-    )
     compact = options.compact or head.get("compact") is True
-    mask_hw = mask_of(state, options, compact=compact, even=True)
+    masked = options if options.mask_hw else dataclasses.replace(options, mask_hw=meta.mask_hw)
+    mask_hw = mask_of(state, masked, compact=compact, even=True)
     factor = head.get("normalization_factor", 1.0)
     config = ModelConfig(
         depth=depth_of(state),
         classes=state["cls.4.weight"].shape[0],
-        crop_hw=options.crop_hw or _told(trained, "the crop that it was trained at: give --crop HxW"),
+        crop_hw=_told(options.crop_hw or meta.window_hw or trained, "its crop: give --crop HxW"),
         psa_type=_psa_type(state, head, options, compact=compact),
         compact=compact,
         mask_hw=mask_hw,
@@ -147,9 +143,11 @@ def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: A
             **MMSEGMENTATION,
             "stem_width": state["backbone.layer0.6.weight"].shape[0],
             "contract_dilation": _contracted(meta.section("model", "backbone")),
-            "align_corners": corners,
+            "align_corners": _corner_rule(head, published, options),
         },
     )
+    if mode == "whole" and not config.any_size:
+        raise MismatchError("a compact network runs on windows of its crop alone: give --test-mode sliding")
     return Source(without_usual_mask(config), mode, meta.test_scale or (published and published.scale))
 
 
@@ -212,18 +210,26 @@ def _require_plain(meta: Meta) -> None:
 
 
 def _close(given: Any, ours: tuple[float, ...]) -> bool:
-    numbers = isinstance(given, list | tuple) and all(isinstance(value, int | float) for value in given)
-    return (
-        numbers
-        and len(given) == len(ours)
-        and all(abs(a - b) < 1e-3 for a, b in zip(given, ours, strict=True))
-    )
+    if not isinstance(given, list | tuple) or len(given) != len(ours):
+        return False
+    pairs = zip(given, ours, strict=True)
+    return all(isinstance(value, int | float) and abs(value - own) < 1e-3 for value, own in pairs)
+
+
+def _corner_rule(head: Mapping[str, Any], published: _Published | None, options: ArchitectureOptions) -> bool:
+    stated = published and published.align_corners
+    if head:  # where it says nothing, corners are not aligned
+        stated = head.get("align_corners") is True
+    if stated is not None and options.align_corners not in (None, stated):
+        raise MismatchError(f"its align_corners is {str(stated).lower()}: leave out --align-corners")
+    return _told(options.align_corners if stated is None else stated, "its corner rule: give --align-corners")
 
 
 def _dilations(backbone: Mapping[str, Any]) -> tuple[int, int]:
     """Of stages 4 and 5; a stage's stride must be what this network has with them."""
     dilations, strides = backbone.get("dilations", (1, 1, 2, 4)), backbone.get("strides", (1, 2, 1, 1))
-    pairs = list(zip(tuple(dilations)[2:], tuple(strides)[2:], strict=False))
+    sequences = isinstance(dilations, tuple | list) and isinstance(strides, tuple | list)
+    pairs = list(zip(dilations[2:], strides[2:], strict=False)) if sequences else []
     if len(pairs) != 2 or any(stride != (2 if dilation == 1 else 1) for dilation, stride in pairs):
         raise UnsupportedCheckpointError(
             f"its backbone has dilations {dilations} with strides {strides}; published ones have "
@@ -247,15 +253,19 @@ def _psa_type(
             )
         return "bidirectional"
     stated = _PSA_TYPES.get(str(head.get("psa_type")))
-    told = _agreed("psa_type", None if stated == "bidirectional" else stated, options.psa_type, None)
+    if stated == "bidirectional":
+        stated = None
+    if compact and stated is not None:
+        # One compact branch's map is transposed to collect there, in the published code to distribute.
+        stated = "distribute" if stated == "collect" else "collect"
+    told = _agreed("psa_type", stated, options.psa_type, None)
     if told not in ("collect", "distribute"):
+        also = ", distribute for what they call compact collect and the other way round" if compact else ""
         raise MissingOptionError(
-            "it has one attention branch, its keys cannot tell which: give --psa-type collect or distribute"
+            "it has one attention branch, its keys cannot tell which: "
+            f"give --psa-type collect or distribute{also}"
         )
-    if not compact:
-        return told
-    # With one compact branch they transpose the map to collect, where the published code does to distribute.
-    return "distribute" if told == "collect" else "collect"
+    return told
 
 
 def _agreed(name: str, stated: T | None, option: T | None, default: T) -> T:

@@ -55,6 +55,16 @@ class Meta:
         return _pair(self.values.get("crop_size"))
 
     @property
+    def window_hw(self) -> tuple[int, int] | None:
+        """Height and width of the windows that it is tested on, where it is."""
+        return _pair(self.test_cfg.get("crop_size")) if self.test_cfg.get("mode") == "slide" else None
+
+    @property
+    def mask_hw(self) -> tuple[int, int] | None:
+        """Size of the map that attention is predicted as."""
+        return _pair(self.section("model", "decode_head").get("mask_size"))
+
+    @property
     def test_scale(self) -> tuple[int, int] | None:
         """Long and short side in pixels that images are scaled to fit into, at scale 1."""
         for step in self._steps("test"):
@@ -136,9 +146,9 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def _merged(before: Any, after: Any) -> Any:
-    if not isinstance(before, dict) or not isinstance(after, dict):
+    if not isinstance(after, dict):
         return after
-    kept = {} if after.get("_delete_") is True else before
+    kept = before if isinstance(before, dict) and after.get("_delete_") is not True else {}
     changed = {key: _merged(kept.get(key), value) for key, value in after.items() if key != "_delete_"}
     return {**kept, **changed}
 
