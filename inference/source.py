@@ -72,6 +72,7 @@ def _options_of(info: ModelInfo) -> ArchitectureOptions:
         shrink_factor=network.shrink_factor,
         normalization_factor=network.normalization_factor,
         align_corners=None if network.aligned_sides else network.align_corners,
+        test_mode=info.test_mode if network.any_size else None,
     )
 
 
