@@ -3,6 +3,7 @@
 ExportError
 ├── OutputError         a folder that cannot be written to, or holds what must not be replaced
 ├── UnavailableError    a precision that cannot be had
+├── CalibrationError    images that int8 cannot be calibrated on
 └── VerificationError   what was built is not the network
 """
 
@@ -17,6 +18,10 @@ class OutputError(ExportError):
 
 class UnavailableError(ExportError):
     """A precision or target that is not available."""
+
+
+class CalibrationError(ExportError):
+    """There are no images to calibrate int8 on, or they are of no use."""
 
 
 class VerificationError(ExportError):
