@@ -135,7 +135,7 @@ def _require_supported(info: ModelInfo, engine: Engine) -> None:
     if info.protocol == "published":
         raise BundleError(
             f"{info.name} takes whole images (test_mode 'whole'), but the published protocol sees an image "
-            "in windows: model.json must say protocol 'mmsegmentation', or test_mode 'sliding'"
+            "in windows: choose test_mode 'sliding' (--test-mode sliding), or protocol 'mmsegmentation'"
         )
     if engine.crop_hw is not None:
         height, width = engine.crop_hw

@@ -74,10 +74,7 @@ def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.In
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The arena keeps a call's memory for ever (PSANet50: 280 MB) and made no call faster.
     options.enable_cpu_mem_arena = False
-    any_size = bundle.info.protocol == "mmsegmentation"
-    # It would keep a plan of its memory for every size of images that there ever was.
-    options.enable_mem_pattern = not any_size
-    providers = _providers(device, any_size=any_size)
+    providers = _providers(device, any_size=bundle.info.protocol == "mmsegmentation")
     path = str(bundle.onnx_path)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)

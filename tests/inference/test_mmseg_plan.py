@@ -38,11 +38,11 @@ def made_request(
 def test_attention_counts_the_predicted_map_and_all_pairs() -> None:
     """1024x2048 pixels: 64x128 positions with a map of 97x97 values each."""
     positions = 64 * 128
-    assert attention_bytes(CITYSCAPES, (1024, 2048)) == 4 * positions * (97 * 97 + 3 * positions)
+    assert attention_bytes(CITYSCAPES, (1024, 2048)) == 4 * positions * (97 * 97 + 6 * positions)
     assert attention_bytes(CITYSCAPES.replace(psa_type="collect"), (1024, 2048)) > 1000 * MIB
     official = ModelConfig(depth=50, classes=19, crop_hw=(705, 705))
-    assert attention_bytes(official, (705, 705)) == 4 * 45**2 * (89**2 + 3 * 45**2)
-    for context, pairs in (("ppm", 0), ("nonlocal", 3 * 89**4)):
+    assert attention_bytes(official, (705, 705)) == 4 * 45**2 * (89**2 + 6 * 45**2)
+    for context, pairs in (("ppm", 0), ("nonlocal", 6 * 89**4)):
         assert attention_bytes(official.replace(context=context), (705, 705)) == 4 * pairs
 
 

@@ -306,7 +306,7 @@ def test_logits_that_are_not_finite_or_of_other_classes_are_engine_errors(wrong:
 
 
 def test_whole_images_need_their_protocol_and_an_engine_of_any_size() -> None:
-    with pytest.raises(BundleError, match="protocol 'mmsegmentation', or test_mode 'sliding'"):
+    with pytest.raises(BundleError, match="--test-mode sliding.*protocol 'mmsegmentation'"):
         Predictor(whole_info(protocol="published"), AnySizeEngine())
     with pytest.raises(BundleError, match="takes 33x33 alone.*export the checkpoint anew"):
         Predictor(whole_info(), ConvolutionEngine())
