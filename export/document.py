@@ -57,7 +57,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #dde1e6; white-space: nowrap; }
-th { font-weight: 600; color: #545b64; }
+th { font-weight: 600; color: #545b64; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 .good { color: #116329; font-weight: 600; } .bad { color: #b3001b; font-weight: 600; }
 i { display: inline-block; width: .9em; height: .9em; margin-right: .5em; border: 1px solid #0003;

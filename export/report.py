@@ -44,6 +44,9 @@ def _blocks(verification: Verification) -> Iterator[Block]:
     for result in engines:
         if result.failure:
             yield Text(f"{result.name}: {result.failure}", "bad")
+        if result.suspects:
+            names = ", ".join(info.class_names[index] for index in result.suspects)
+            yield Text(f"{result.name}: look at {names}, of which a tenth or more get another label", "bad")
     images = f"{verification.images} image{'s' if verification.images > 1 else ''}"
     yield Text(
         f"{images}, {verification.windows} windows of them for logits, in {verification.seconds:.0f} s. "

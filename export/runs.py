@@ -26,6 +26,8 @@ from inference.errors import EngineError
 from inference.metrics import ConfusionMatrix
 from inference.predictor import Predictor
 
+SUSPECT_SHARE, LEAST_SHARE = 0.1, 1e-3
+
 
 @dataclass
 class EngineResult:
@@ -57,6 +59,18 @@ class EngineResult:
     def agreement(self) -> float:
         """Share of the images' pixels to which PyTorch and this engine give the same label."""
         return self.confusion.allAcc
+
+    @property
+    def suspects(self) -> list[int]:
+        """Class ids of which the engine gives at least a tenth of the pixels another label than PyTorch.
+
+        A rare class can be lost whole while nearly all labels agree. Below a thousandth of all pixels it is
+        left out: a few pixels on borders say nothing.
+        """
+        counts = self.confusion.counts
+        pixels = counts.sum(1)
+        lost = pixels - counts.diagonal() >= SUSPECT_SHARE * pixels
+        return np.flatnonzero(lost & (pixels > 0) & (pixels >= LEAST_SHARE * counts.sum())).tolist()
 
 
 class Recorder:

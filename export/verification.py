@@ -27,7 +27,7 @@ from inference.engines.pytorch import PyTorchEngine
 from inference.errors import BundleError, EngineError, ParameterError
 from inference.pairs import Pair
 from inference.source import source_of
-from models.checkpoint import Checkpoint, build_from_checkpoint, load_checkpoint
+from models.checkpoint import Checkpoint, CheckpointError, build_from_checkpoint, load_checkpoint
 
 WINDOWS = 8
 """Windows on which logits are compared, in all: float64 takes several times as long as float32."""
@@ -85,9 +85,13 @@ def find_checkpoint(bundle: Bundle, path: Path | None) -> Checkpoint:
         source.require_same(checkpoint.sha256)
     except BundleError as error:
         raise BundleError(f"{error}. Verifying needs the checkpoint: name it with --ckpt") from error
+    except CheckpointError as error:
+        if path is None:
+            raise
+        raise BundleError(f"{path} does not fit {bundle.folder}: {error}") from error
     if checkpoint.config.replace(aux=False) != info.architecture.replace(aux=False):
         raise BundleError(
-            f"{checkpoint.path} holds another network than {bundle.folder}: {checkpoint.config} in place of "
+            f"{checkpoint.path} does not fit {bundle.folder}: it holds {checkpoint.config}, and the bundle "
             f"{info.architecture}; name the right one with --ckpt"
         )
     return checkpoint
@@ -110,16 +114,17 @@ def verify_bundle(
     info, found = bundle.info, find_checkpoint(bundle, checkpoint)
     network = build_from_checkpoint(found)
     with ExitStack() as stack:
-        # On a GPU the network moves there; the logits of windows are compared on the CPU.
-        moved = network if device == "cpu" else build_from_checkpoint(found)
-        recorder = Recorder(PyTorchEngine(moved, device=device, threads=threads))
-        reference = Runner(info, recorder.engine, EngineResult("PyTorch", device, "fp32", info.classes))
-        runners, results = [], []
+        runners: list[Runner] = []
+        results: list[EngineResult] = []
         for result, engine in _engines(bundle, device, threads):
             results.append(result)
             if engine is not None:
                 stack.callback(engine.close)
                 runners.append(Runner(info, engine, result))
+        # On a GPU the network moves there; the logits of windows are compared on the CPU.
+        moved = network if device == "cpu" else build_from_checkpoint(found)
+        recorder = Recorder(PyTorchEngine(moved, device=device, threads=threads))
+        reference = Runner(info, recorder.engine, EngineResult("PyTorch", device, "fp32", info.classes))
         windows, labelled = WindowComparison(info, network, reference, runners), False
         progress = tqdm(subjects, desc="verifying", unit="image", disable=None)
         for subject, count in zip(progress, _shares(len(subjects)), strict=True):
