@@ -26,7 +26,7 @@ class DataConfig:
     """Where the images are. Lists are official: `image label` a line, relative to `root`.
 
     dataset: names the classes (`models/labels.py`).
-    cache: keep decoded images in memory, for data sets that fit.
+    cache: keep decoded images in memory, for data sets that fit; under torchrun once in each process.
     """
 
     dataset: str
@@ -61,10 +61,15 @@ class TrainingConfig:
     """One training. `model` is the preset with the changes given under `model.`.
 
     iterations: optimizer steps in all; epochs: the same in passes over the list; give one of them.
-    batch: images a step. lr: of the backbone; the head learns at `head_lr_factor` times it. poly_power: of
-    the learning rate's decay (paper 4.1). init: a file of backbone weights to start from. device: auto is
-    the GPU where there is one. bf16: autocast; None: where it pays, on hardware that multiplies in it.
-    save_every, log_every: in steps. workers: processes that decode and augment.
+    batch: images an optimizer step, over all processes; accumulate: parts that each process takes its images
+    in, one after the other (batch statistics are then those of a part). lr: of the backbone; the head learns
+    at `head_lr_factor` times it. poly_power: of the learning rate's decay (paper 4.1). ema: decay of the
+    weights' moving average, which is then what is evaluated and released; None: none. init: a file of
+    backbone weights to start from. device: auto is the GPU where there is one. bf16: autocast; None: where it
+    pays, on hardware that multiplies in it. compile: torch.compile. deterministic: the same weights from the
+    same seed on a GPU too, slower. workers: processes that decode and augment, for each training process;
+    prefetch: batches that each keeps ready. save_every, log_every, evaluate_every: in steps; evaluate_every
+    None: at the end alone. tensorboard: curves and pictures; None: where it is installed.
     """
 
     preset: str
@@ -81,22 +86,32 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     poly_power: float = 0.9
     aux_weight: float = 0.4
+    accumulate: int = 1
+    ema: float | None = None
     init: str | None = None
     device: str = "auto"
     bf16: bool | None = None
     channels_last: bool = True
+    compile: bool = False
+    deterministic: bool = False
     workers: int = 2
+    prefetch: int = 4
     seed: int = 0
     save_every: int = 1000
     log_every: int = 20
+    evaluate_every: int | None = None
+    tensorboard: bool | None = None
 
     def __post_init__(self) -> None:
         _require((self.iterations is None) != (self.epochs is None), "give one of iterations and epochs")
-        for name in ("batch", "lr", "head_lr_factor", "poly_power", "save_every", "log_every"):
-            _require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
+        positive = ("batch", "accumulate", "lr", "head_lr_factor", "poly_power")
+        for name in (*positive, "prefetch", "save_every", "log_every", "evaluate_every"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be above 0, not {value}")
         _require(
             (self.iterations or 1) > 0 and (self.epochs or 1) > 0, "iterations and epochs must be above 0"
         )
+        _require(self.ema is None or 0 < self.ema < 1, f"ema lies between 0 and 1, not {self.ema}")
         for name in ("momentum", "weight_decay", "aux_weight", "workers", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(
@@ -112,6 +127,11 @@ class TrainingConfig:
             f"{self.data.dataset} has {classes} classes, the model {self.model.classes}: "
             f"set model.classes={classes}",
         )
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the training saves, and goes on from."""
+        return Path(self.out) / "checkpoint.pth"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, resolved: what is printed and saved in the checkpoint."""

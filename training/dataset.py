@@ -5,18 +5,24 @@ Not here: downloading or converting data sets.
     pairs = read_list(Path("data/camvid"), Path("data/camvid/list/train.txt"))
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from inference.errors import ImageError
 from inference.images import read_image
 from models.labels import IGNORE
+from training.config import TrainingConfig
 from training.transforms import TrainingTransform
+
+_GRACE_S: Final = 15
 
 
 class DatasetError(Exception):
@@ -119,18 +125,83 @@ def read_label(path: Path) -> np.ndarray:
 
 
 class EndlessSampler(Sampler[tuple[int, int]]):
-    """(position, index) pairs from `start` on, each epoch shuffled by the seed and its number."""
+    """(position, index) pairs from `start` on, each epoch shuffled by the seed and its number.
 
-    def __init__(self, size: int, *, seed: int, start: int, stop: int) -> None:
+    rank, count: this process among those that share a training. They take turns of `share` positions each,
+    so that `share * count` positions in a row hold the images that one process alone would take there.
+    """
+
+    def __init__(
+        self, size: int, *, seed: int, start: int, stop: int, share: int = 1, rank: int = 0, count: int = 1
+    ) -> None:
         self.size, self.seed, self.start, self.stop = size, seed, start, stop
+        self.share, self.rank, self.count = share, rank, count
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return (self.stop - self.start) // self.count
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, order = -1, np.empty(0, dtype=np.int64)
         for position in range(self.start, self.stop):
+            if position // self.share % self.count != self.rank:
+                continue
             if position // self.size != epoch:
                 epoch = position // self.size
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
             yield position, int(order[position % self.size])
+
+
+def training_loader(
+    pairs: list[tuple[Path, Path]],
+    config: TrainingConfig,
+    *,
+    share: int,
+    start: int,
+    stop: int,
+    rank: int = 0,
+    count: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of `share` augmented crops, from step `start` to `stop` of the training, for one process.
+
+    It is iterated once: its workers live as long as the training. Raises DatasetError.
+    """
+    dataset = SegmentationDataset(
+        pairs,
+        TrainingTransform(config.augment, config.model.crop_hw),
+        classes=config.model.classes,
+        seed=config.seed,
+        cache=config.data.cache,
+    )
+    sampler = EndlessSampler(
+        len(pairs),
+        seed=config.seed,
+        start=start * config.batch,
+        stop=stop * config.batch,
+        share=share,
+        rank=rank,
+        count=count,
+    )
+    return DataLoader(
+        dataset,
+        share,
+        sampler=sampler,
+        num_workers=config.workers,
+        prefetch_factor=config.prefetch if config.workers else None,
+        worker_init_fn=_begin_worker,
+        pin_memory=pin_memory,
+        drop_last=True,
+        # Its own, or making the loader's workers would move the state that resuming puts back.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _begin_worker(worker: int) -> None:
+    """Keeps OpenCV to one thread (there are as many processes as cores) and the process to its task.
+
+    A signal may go to the whole group of processes, and the step that is under way needs its images: SIGINT
+    is the parent's affair, and SIGTERM ends a worker only some time after it.
+    """
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))

@@ -1,25 +1,33 @@
 """Checkpoints of a training: written whole or not at all, and read back to go on exactly.
 
-A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict`, and
-beside them what resuming needs: `optimizer`, `iteration`, `rng`, `cuda_rng` (dropout draws from the device's
-generator), `training` (the resolved configuration).
-`models/checkpoint.py` reads the first four wherever a model is asked for.
+A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict` (the
+weights to serve: their moving average where there is one), and beside them what resuming needs: `optimizer`,
+`iteration`, `rng_states` (of each process: dropout draws from them), `training` (the resolved configuration),
+and with an average `raw_state_dict` (the weights that the optimizer moves) and `averaged` (how many went in).
+The place in the data follows from `iteration`. `models/checkpoint.py` reads the first four wherever a model
+is asked for.
 
     from training.state import TrainingState, load_state, save_state
 """
 
+import logging
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from models.checkpoint import FORMAT, CheckpointError, read_file
 from models.labels import get_label_set
 from models.network import SceneParser
 from training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,10 +37,23 @@ class TrainingState:
     network: SceneParser
     optimizer: torch.optim.Optimizer
     iteration: int
+    average: AveragedModel | None = None
 
 
-def save_state(state: TrainingState, path: Path, config: TrainingConfig) -> None:
-    """Writes the checkpoint atomically."""
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """This process's random states: `cpu`, and `cuda` where it computes on a GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    return {**state, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def save_state(
+    state: TrainingState,
+    path: Path,
+    config: TrainingConfig,
+    rng_states: Sequence[Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Writes the checkpoint atomically. rng_states: of every process; None: of this one alone."""
+    device = next(state.network.parameters()).device
     content = {
         "format": FORMAT,
         "config": state.network.config.to_dict(),
@@ -40,17 +61,26 @@ def save_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
         "state_dict": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "iteration": state.iteration,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "rng_states": [random_state(device)] if rng_states is None else [dict(each) for each in rng_states],
         "training": config.to_dict(),
     }
+    if state.average is not None:
+        content["raw_state_dict"] = content["state_dict"]
+        content["state_dict"] = state.average.module.state_dict()
+        content["averaged"] = int(state.average.n_averaged)
     save_atomically(content, path)
 
 
-def load_state(state: TrainingState, path: Path, config: TrainingConfig) -> None:
-    """Puts a checkpoint's values into `state`; CheckpointError where it belongs to another training."""
+def load_state(
+    state: TrainingState, path: Path, config: TrainingConfig, *, rank: int = 0, count: int = 1
+) -> None:
+    """Puts a checkpoint's values into `state`, and this process's random states back.
+
+    rank, count: this process among those that train. Raises CheckpointError where the checkpoint belongs to
+    another training; logs what begins anew because the checkpoint has none of it.
+    """
     content = read_file(path)
-    needed = ("config", "state_dict", "optimizer", "iteration", "rng", "training")
+    needed = ("config", "state_dict", "optimizer", "iteration", "training")
     missing = [key for key in needed if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
@@ -61,12 +91,40 @@ def load_state(state: TrainingState, path: Path, config: TrainingConfig) -> None
     changed = _schedule_changes(content["training"], config.to_dict())
     if changed:
         raise CheckpointError(f"{path} was begun with other {changed}; give another `out`, or its own values")
-    state.network.load_state_dict(content["state_dict"])
+    state.network.load_state_dict(content.get("raw_state_dict", content["state_dict"]))
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]
-    torch.set_rng_state(content["rng"])
-    if len(content.get("cuda_rng", ())) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    _load_average(state, content)
+    _load_random_state(content, next(state.network.parameters()).device, rank, count)
+
+
+def _load_average(state: TrainingState, content: Mapping[str, Any]) -> None:
+    if state.average is not None:
+        state.average.module.load_state_dict(content["state_dict"])
+        state.average.n_averaged.fill_(content.get("averaged", 0))
+        if "averaged" not in content:
+            logger.warning("the checkpoint has no average of weights: it begins with the next step")
+    elif "averaged" in content:
+        logger.warning("ema is not set: the training goes on without the checkpoint's average of weights")
+
+
+def _load_random_state(content: Mapping[str, Any], device: torch.device, rank: int, count: int) -> None:
+    """Checkpoints of older versions hold `rng` and `cuda_rng`, of one process and all its GPUs."""
+    states = content.get("rng_states")
+    if states is None and "rng" in content:
+        cuda = content.get("cuda_rng") or ()
+        index = device.index or 0
+        states = [{"cpu": content["rng"], **({"cuda": cuda[index]} if index < len(cuda) else {})}]
+    if not states or len(states) != count or ("cuda" in states[0]) != (device.type == "cuda"):
+        logger.warning(
+            "the checkpoint was written by %d processes, on another kind of device or without random states: "
+            "from here on dropout differs from that of an uninterrupted training",
+            len(states or ()),
+        )
+        return
+    torch.set_rng_state(states[rank]["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[rank]["cuda"], device)
 
 
 def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -6,9 +6,9 @@ import torch
 from models.checkpoint import CheckpointError, build_from_checkpoint, load_checkpoint
 from models.network import build_network
 from training.config import read_config
+from training.optimization import build_optimizer
 from training.release import release
 from training.state import TrainingState, save_state
-from training.train import build_optimizer
 
 
 def test_the_released_file_gives_the_trainings_logits_to_half_precision(tmp_path: Path) -> None:

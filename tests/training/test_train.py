@@ -1,67 +1,248 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import nn
 
-from models.checkpoint import CheckpointError, load_checkpoint
+from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from models.network import TrainingLogits, build_network
+from tests.training.small import SmallNetwork
 from training import evaluate as evaluate_module
+from training import setup as training_setup
 from training import train as train_module
 from training.config import TrainingConfig, read_config
-from training.state import save_atomically
-from training.train import bf16_pays, build_optimizer, segmentation_loss, set_learning_rate, train
+from training.monitor import Monitor
+from training.numerics import bf16_pays
+from training.optimization import build_optimizer, segmentation_loss, set_learning_rate, valid_pixels
+from training.signals import InterruptedTraining
+from training.state import TrainingState, save_atomically, save_state
+from training.train import train
 
+CAMVID = "training/configs/camvid_psanet18.yaml"
 TINY = ["model.crop_hw=[33, 33]", "model.head_width=8", "epochs=null", "batch=2", "workers=0", "bf16=false"]
+TINY += ["tensorboard=false"]
 
 
 def tiny(root: Path, out: Path, *overrides: str) -> TrainingConfig:
-    return read_config(
-        "training/configs/camvid_psanet18.yaml", [*TINY, f"data.root={root}", f"out={out}", *overrides]
-    )
+    return read_config(CAMVID, [*TINY, f"data.root={root}", f"out={out}", *overrides])
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return dict(load_checkpoint(out / "checkpoint.pth").state_dict)
+@pytest.fixture
+def unevaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network for crops of 33 pixels takes hundreds of windows for an image; no test here asks for them."""
+    monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {})
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one(
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, unevaluated: None) -> None:
+    """Trainings of this test are of a network that takes milliseconds a step."""
+    monkeypatch.setattr(training_setup, "build_network", SmallNetwork)
+
+
+def saved(out: Path) -> dict[str, Any]:
+    return dict(torch.load(out / "checkpoint.pth", weights_only=True))
+
+
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """To the bit: weights, their average, momentum, counters and random states."""
+    for name in ("state_dict", "raw_state_dict"):
+        for key, value in expected.get(name, {}).items():
+            assert torch.equal(found[name][key], value), key
+    for index, momentum in expected["optimizer"]["state"].items():
+        assert torch.equal(found["optimizer"]["state"][index]["momentum_buffer"], momentum["momentum_buffer"])
+    assert torch.equal(found["rng_states"][0]["cpu"], expected["rng_states"][0]["cpu"])
+    assert found["iteration"] == expected["iteration"]
+    assert found.get("averaged") == expected.get("averaged")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_a_signal_stopped_goes_on_as_if_nothing_had_been(
+    signum: signal.Signals, miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An evaluation in between draws random numbers of its own, after the state was saved.
+    monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {"mIoU": float(torch.rand(()))})
+    settings = ["iterations=4", "ema=0.9", "evaluate_every=2", "model.dropout=0.5"]
+    train(tiny(miniature, tmp_path / "whole", *settings))
+    config = tiny(miniature, tmp_path / "parts", *settings)
+
+    class StopsAtTheThirdStep(Monitor):
+        def step(self, iteration: int, **values: float) -> None:
+            if iteration == 2:  # noted after this step's turn, so the next one is the last
+                signal.raise_signal(signum)
+
+    handler = signal.getsignal(signum)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "Monitor", StopsAtTheThirdStep)
+        patch.setattr(train_module, "validate", lambda *args: {})
+        with pytest.raises(InterruptedTraining, match=f"{signum.name}: iteration 3 is saved") as stopped:
+            train(config)
+    assert stopped.value.exit_code == 128 + signum
+    assert signal.getsignal(signum) is handler
+    assert saved(tmp_path / "parts")["iteration"] == 3
+    train(config)
+    assert_same_training(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_signal_during_an_evaluation_ends_it_at_once(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {})
-    train(tiny(miniature, tmp_path / "whole", "iterations=4", "save_every=2"))
-    save = train_module.save_state
+    def interrupted(*args: object, **kwargs: object) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("went on")
 
-    def save_and_die(*args: object) -> None:
-        save(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    config = tiny(miniature, tmp_path / "parts", "iterations=4", "save_every=2")
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_state", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
-    assert torch.load(tmp_path / "parts/checkpoint.pth", weights_only=True)["iteration"] == 2
-    train(config)
-    expected = weights(tmp_path / "whole")
-    for key, value in weights(tmp_path / "parts").items():
-        assert torch.equal(value, expected[key]), key
+    monkeypatch.setattr(train_module, "evaluate", interrupted)
+    with pytest.raises(InterruptedTraining, match="iteration 1 is saved"):
+        train(tiny(miniature, tmp_path / "out", "iterations=1"))
 
 
+def test_the_command_saves_on_sigterm_and_exits_with_143(miniature: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training.train", "--config", CAMVID, *TINY]
+    command += ["iterations=100000", f"data.root={miniature}", f"out={tmp_path}", "workers=1"]
+    lines = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if "iteration 0 of 100000" in line:
+                time.sleep(0.5)
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143, "".join(lines)
+    iteration = saved(tmp_path)["iteration"]
+    assert f"SIGTERM: iteration {iteration} is saved in {tmp_path}; the same command goes on" in lines[-1]
+    assert 1 <= iteration < 100000
+
+
+@pytest.mark.usefixtures("small")
+def test_a_checkpoint_of_before_averages_and_several_processes_goes_on(
+    miniature: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny(miniature, tmp_path, "iterations=1"))
+    content = saved(tmp_path)
+    old = {key: value for key, value in content.items() if key != "rng_states"}
+    new = ("accumulate", "ema", "compile", "deterministic", "prefetch", "evaluate_every", "tensorboard")
+    old["training"] = {key: value for key, value in content["training"].items() if key not in new}
+    old |= {"rng": content["rng_states"][0]["cpu"], "cuda_rng": [], "iteration": 0}
+    torch.save(old, tmp_path / "checkpoint.pth")
+    train(tiny(miniature, tmp_path, "iterations=1", "ema=0.9"))
+    assert caplog.messages == ["the checkpoint has no average of weights: it begins with the next step"]
+    assert saved(tmp_path)["averaged"] == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_served_is_the_average_and_the_optimizer_goes_on_from_the_weights(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def recorded(state: TrainingState, path: Path, *rest: Any) -> None:
+        save_state(state, path, *rest)
+        steps.append(saved(path.parent))
+
+    monkeypatch.setattr(train_module, "save_state", recorded)
+    train(tiny(miniature, tmp_path, "iterations=3", "save_every=1", "ema=0.75"))
+    config = tiny(miniature, tmp_path, "iterations=3")
+    names = [name for name, _ in SmallNetwork(config.model).named_parameters()]
+    average = dict(steps[0]["raw_state_dict"])
+    for step in steps[1:]:
+        average |= {name: 0.75 * average[name] + 0.25 * step["raw_state_dict"][name] for name in names}
+    served = steps[-1]["state_dict"]
+    for name in names:
+        torch.testing.assert_close(served[name], average[name])
+    assert not torch.equal(served["cls.4.weight"], steps[-1]["raw_state_dict"]["cls.4.weight"])
+    for name in set(served) - set(names):
+        assert torch.equal(served[name], steps[-1]["raw_state_dict"][name]), name
+
+
+@pytest.mark.usefixtures("small")
+def test_parts_of_a_step_give_its_gradients_where_batch_statistics_do_not_matter(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def frozen(self: nn.BatchNorm2d, features: torch.Tensor) -> torch.Tensor:
+        return features * self.weight[:, None, None] * 0.5 + self.bias[:, None, None]
+
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", frozen)
+    found = {}
+    for parts in (1, 4):
+        out = tmp_path / str(parts)
+        # Padded corners differ from image to image, and with them the number of pixels that count.
+        settings = ["iterations=1", "batch=4", "model.dropout=0", "augment.scale=[0.2, 0.6]"]
+        train(tiny(miniature, out, *settings, f"accumulate={parts}"))
+        found[parts] = saved(out)["optimizer"]["state"]
+    for index, state in found[1].items():
+        torch.testing.assert_close(
+            found[4][index]["momentum_buffer"], state["momentum_buffer"], rtol=1e-3, atol=1e-6
+        )
+    assert caplog.messages == [
+        "accumulate=4: gradients are those of 4 images, batch norm's statistics those of 1"
+    ]
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(miniature: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch=2 .* must be a multiple of 3: batch=3 would do"):
+        train(tiny(miniature, tmp_path, "iterations=1", "accumulate=3"))
+
+
+@pytest.mark.usefixtures("small")
+def test_two_deterministic_trainings_have_the_same_weights(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluated(*args: object, **kwargs: object) -> dict[str, Any]:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        return {}
+
+    monkeypatch.setattr(train_module, "evaluate", evaluated)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for name in ("one", "two"):
+        train(tiny(miniature, tmp_path / name, "iterations=2", "deterministic=true"))
+    assert_same_training(saved(tmp_path / "one"), saved(tmp_path / "two"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.filterwarnings("default:The .grad attribute of a Tensor:UserWarning")  # Dynamo looks for one
+def test_a_compiled_network_has_the_same_keys_and_takes_the_same_steps(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def with_a_backend_that_runs_graphs_as_they_are(self: nn.Module, **options: Any) -> None:
+        compiled.append(options)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager", **options)
+
+    monkeypatch.setattr(nn.Module, "compile", with_a_backend_that_runs_graphs_as_they_are)
+    for name in ("plain", "compiled"):
+        settings = ["iterations=1", "ema=0.5", "model.dropout=0", f"compile={name == 'compiled'}"]
+        train(tiny(miniature, tmp_path / name, *settings))
+    assert compiled == [{"dynamic": False}]
+    plain, found = saved(tmp_path / "plain")["state_dict"], saved(tmp_path / "compiled")["state_dict"]
+    assert list(found) == list(plain)
+    for key, value in plain.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unevaluated")
 def test_the_loss_falls(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[float] = []
 
-    def recorded(logits: TrainingLogits, labels: torch.Tensor, aux_weight: float) -> torch.Tensor:
-        loss = segmentation_loss(logits, labels, aux_weight)
-        losses.append(loss.item())
-        return loss
+    class Recording(Monitor):
+        def step(self, iteration: int, **values: float) -> None:
+            losses.append(values["loss"])
 
-    monkeypatch.setattr(train_module, "segmentation_loss", recorded)
-    monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {})
+    monkeypatch.setattr(train_module, "Monitor", Recording)
     train(tiny(miniature, tmp_path / "out", "iterations=30", "batch=4", "augment.scale=[1, 1]"))
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -75,9 +256,19 @@ def test_loss_is_main_plus_weighted_auxiliary_without_ignored_pixels() -> None:
     def mean_loss(logits: torch.Tensor) -> torch.Tensor:
         return -F.log_softmax(logits, 1).gather(1, labels.clamp(max=4)[:, None])[:, 0][counted].mean()
 
-    loss = segmentation_loss(TrainingLogits(main, aux), labels, 0.4)
-    torch.testing.assert_close(loss, mean_loss(main) + 0.4 * mean_loss(aux))
-    torch.testing.assert_close(segmentation_loss(TrainingLogits(main, None), labels, 0.4), mean_loss(main))
+    def loss(logits: TrainingLogits) -> torch.Tensor:
+        return segmentation_loss(logits, labels, aux_weight=0.4, pixels=valid_pixels(labels)).total
+
+    torch.testing.assert_close(loss(TrainingLogits(main, aux)), mean_loss(main) + 0.4 * mean_loss(aux))
+    torch.testing.assert_close(loss(TrainingLogits(main, None)), mean_loss(main))
+
+
+@pytest.mark.usefixtures("small")
+def test_images_without_a_label_teach_nothing_and_end_nothing(miniature: Path, tmp_path: Path) -> None:
+    for path in (miniature / "labels").iterdir():
+        Image.new("L", (80, 60), 255).save(path)
+    train(tiny(miniature, tmp_path, "iterations=1", "weight_decay=0"))
+    assert all(not state["momentum_buffer"].any() for state in saved(tmp_path)["optimizer"]["state"].values())
 
 
 def test_the_head_learns_ten_times_as_fast_by_the_poly_policy_and_everything_decays(tmp_path: Path) -> None:
@@ -97,16 +288,14 @@ def test_the_head_learns_ten_times_as_fast_by_the_poly_policy_and_everything_dec
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "segmentation_loss", lambda *args: torch.tensor(float("nan")))
+    monkeypatch.setattr(train_module, "gradients", lambda *args: torch.tensor([float("nan"), 0.0]))
     with pytest.raises(FloatingPointError, match=r"nan at iteration 0; lower lr"):
         train(tiny(miniature, tmp_path / "out", "iterations=2"))
     assert not (tmp_path / "out/checkpoint.pth").exists()
 
 
-def test_another_network_or_schedule_is_not_resumed(
-    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {})
+@pytest.mark.usefixtures("small")
+def test_another_network_or_schedule_is_not_resumed(miniature: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train(tiny(miniature, out, "iterations=1"))
     for override, says in (
@@ -150,7 +339,7 @@ def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path
         "-m",
         "training.train",
         "--config",
-        "training/configs/camvid_psanet18.yaml",
+        CAMVID,
         *TINY,
     ]
     command += [
@@ -212,13 +401,18 @@ def test_evaluate_says_what_is_wrong_and_exits_with_2(
     ("arguments", "says"),
     [
         (["--config", "absent.yaml"], "there is no configuration"),
-        (["--config", "training/configs/camvid_psanet18.yaml", "data.root=absent"], "there is no list"),
+        (["--config", CAMVID, "data.root=absent"], "error: there is no list"),
+        (["--config", CAMVID, "data.root=absent", "--deterministic", "accumulate=3"], "batch=18 would do"),
     ],
 )
-def test_the_command_says_what_is_wrong_and_exits_with_2(arguments: list[str], says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "training.train", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_command_says_what_is_wrong_and_exits_with_2(
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        train_module.main()
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err

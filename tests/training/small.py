@@ -1,0 +1,38 @@
+"""A network that trains as the real ones do, in milliseconds: for tests of the trainer, not of networks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+from models.network import TrainingLogits
+
+
+class SmallNetwork(nn.Module):
+    """In place of `build_network`'s: a backbone and two heads, with batch norm, dropout and both logits."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 255.0), persistent=False)
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=4, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
+        self.cls = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(config.dropout),
+            nn.Conv2d(8, config.classes, 1),
+        )
+        self.aux = nn.Conv2d(8, config.classes, 1)
+
+    def forward(self, images: Tensor) -> TrainingLogits:
+        """(N, 3, H, W) in [0, 255] to logits of that size."""
+        features = self.backbone(images / self.std)
+        size_hw = images.shape[2:]
+        main, aux = (
+            F.interpolate(head(features), size_hw, mode="bilinear", align_corners=True)
+            for head in (self.cls, self.aux)
+        )
+        return TrainingLogits(main, aux)

@@ -1,0 +1,52 @@
+"""The gradients of one optimizer step, whole or in parts, in one process or in many.
+
+losses = gradients(model, [(images, labels)], config, Processes(torch.device("cpu")))
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.config import TrainingConfig
+from training.distributed import Processes
+from training.numerics import bf16_pays
+from training.optimization import segmentation_loss, valid_pixels
+
+Part = tuple[Tensor, Tensor]
+
+
+def grouped(batches: Iterator[Part], size: int) -> Iterator[list[Part]]:
+    """The parts of one step after another."""
+    for first in batches:
+        yield [(first[0], first[1]), *(next(batches) for _ in range(size - 1))]
+
+
+def gradients(
+    model: nn.Module, parts: Sequence[Part], config: TrainingConfig, processes: Processes
+) -> Tensor:
+    """Adds the gradients of a step's parts; returns this process's part of the main and auxiliary loss, (2,).
+
+    The loss is the mean over the valid pixels of all parts in all processes, so that how a step is divided
+    changes nothing but, with several parts, batch statistics.
+    """
+    device = processes.device
+    labels = [truth.to(device, non_blocking=True) for _, truth in parts]
+    pixels = processes.sum(torch.stack([valid_pixels(truth) for truth in labels]).sum()).clamp(min=1)
+    bf16 = bf16_pays(device) if config.bf16 is None else config.bf16
+    losses = torch.zeros(2, device=device)
+    for number, ((images, _), truth) in enumerate(zip(parts, labels, strict=True), 1):
+        images = images.to(device, non_blocking=True)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        waits = isinstance(model, DistributedDataParallel) and number < len(parts)
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits = model(images)
+            loss = segmentation_loss(logits, truth, aux_weight=config.aux_weight, pixels=pixels)
+            # DistributedDataParallel gives the mean of the processes' gradients; theirs is to be a sum.
+            (loss.total * processes.count if processes.count > 1 else loss.total).backward()
+        losses += torch.stack([loss.main, loss.aux])
+    return losses
