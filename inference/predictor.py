@@ -141,7 +141,7 @@ def _require_supported(info: ModelInfo, engine: Engine) -> None:
         height, width = engine.crop_hw
         raise BundleError(
             f"{info.name} takes whole images, but this {engine.name} engine takes {height}x{width} alone: "
-            "export the checkpoint anew for images of any size, or choose --engine torch"
+            "choose --engine onnxruntime or torch, or export the checkpoint anew"
         )
 
 

@@ -92,7 +92,10 @@ class Settings(BaseSettings):
     min_scale: float = Field(0.25, gt=0, le=10, allow_inf_nan=False, description="smallest scale")
     max_scale: float = Field(3.0, gt=0, le=10, allow_inf_nan=False, description="largest scale")
     memory_budget: ByteSize = Field(
-        ByteSize(2 * 2**30), ge=2**24, description="bytes that the prediction of one request may take"
+        ByteSize(2 * 2**30),
+        ge=2**24,
+        description="bytes that the prediction of one request may take, with the attention maps of models "
+        "that see whole images",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity logged"

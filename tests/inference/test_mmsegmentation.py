@@ -112,18 +112,18 @@ def test_coarse_logits_of_any_size_are_resampled() -> None:
 @pytest.mark.parametrize("test_mode", ["whole", "sliding"])
 @pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.5), "flip": True}])
 def test_torch_arrays_give_the_same(options: dict[str, Any], test_mode: str) -> None:
-    info = whole_info(test_mode=test_mode)
-    assert_theirs(info, AnySizeEngine(), made_image(50, 70), **options)
-    on_numpy, on_torch = (
-        Predictor(info, AnySizeEngine(convert=convert)).predict(
-            made_image(50, 70), confidence=True, probabilities=True, **options
-        )
-        for convert in (None, torch.from_numpy)
-    )
-    for values in (on_torch.labels, on_torch.confidence, on_torch.probabilities):
-        assert isinstance(values, np.ndarray)
-    np.testing.assert_allclose(on_torch.probabilities, on_numpy.probabilities, atol=1e-6)
-    assert (on_torch.labels == on_numpy.labels).mean() > 0.999
+    info, image = whole_info(test_mode=test_mode), made_image(300, 350)
+    options = {**options, "confidence": True, "probabilities": True}
+    on_numpy = Predictor(info, AnySizeEngine()).predict(image, **options)
+    for device in ("cpu", "cuda"):  # a device's blocks are larger
+        engine = AnySizeEngine(convert=torch.from_numpy)
+        engine.device = device
+        on_torch = Predictor(info, engine).predict(image, **options)
+        for values in (on_torch.labels, on_torch.confidence, on_torch.probabilities):
+            assert isinstance(values, np.ndarray)
+        np.testing.assert_allclose(on_torch.probabilities, on_numpy.probabilities, atol=1e-6)
+        np.testing.assert_allclose(on_torch.confidence, on_numpy.confidence, atol=1e-6)
+        assert (on_torch.labels == on_numpy.labels).mean() > 0.999
 
 
 def test_logits_of_windows_are_averaged_not_probabilities() -> None:
@@ -308,7 +308,7 @@ def test_logits_that_are_not_finite_or_of_other_classes_are_engine_errors(wrong:
 def test_whole_images_need_their_protocol_and_an_engine_of_any_size() -> None:
     with pytest.raises(BundleError, match="--test-mode sliding.*protocol 'mmsegmentation'"):
         Predictor(whole_info(protocol="published"), AnySizeEngine())
-    with pytest.raises(BundleError, match="takes 33x33 alone.*export the checkpoint anew"):
+    with pytest.raises(BundleError, match="takes 33x33 alone.*--engine onnxruntime or torch"):
         Predictor(whole_info(), ConvolutionEngine())
 
 
