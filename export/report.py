@@ -49,7 +49,7 @@ def _blocks(verification: Verification) -> Iterator[Block]:
             yield Text(f"{result.name}: look at {names}, of which a tenth or more get another label", "bad")
     images = f"{verification.images} image{'s' if verification.images > 1 else ''}"
     yield Text(
-        f"{images}, {verification.windows} windows of them for logits, in {verification.seconds:.0f} s. "
+        f"{images}, {verification.windows} windows for logits, in {verification.seconds:.0f} s. "
         f"Model: {info.dataset}, {info.classes} classes, PSA mask: {info.psa_form}. "
         f"Checkpoint: {verification.checkpoint.name}"
         + ("." if verification.same_checkpoint else ", which is not the file that the bundle was made from.")
