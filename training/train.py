@@ -159,7 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--deterministic", action="store_true", help="for deterministic=true")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # overrides may stand on either side of a flag
     level = logging.INFO if speaks() else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     overrides = [*args.overrides, *(["deterministic=true"] if args.deterministic else [])]
