@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models.config import PRESETS, ConfigError, ModelConfig
+from models.config import MMSEGMENTATION, PRESETS, ConfigError, ModelConfig
 from tests.models.networks import tiny_config
 
 
@@ -47,6 +47,16 @@ from tests.models.networks import tiny_config
         ({"crop_hw": (65, 65, 3)}, "crop_hw takes two whole numbers"),
         ({"crop_hw": "65"}, "crop_hw takes two whole numbers, not '65'"),
         ({"mask_hw": (0, 5)}, "each side must be 1 or more"),
+        ({"stem_width": 63}, "stem_width must be even, not 63"),
+        ({"stem_width": 0}, "stem_width must be 2 or more, not 0"),
+        ({"contract_dilation": 1}, "contract_dilation takes true or false, not 1"),
+        ({"proj_padding": -1}, "proj_padding must be 0 or more, not -1"),
+        ({"shrink_rule": "floor"}, "shrink_rule 'floor' is none of aligned, adaptive"),
+        ({"aligned_sides": None}, "aligned_sides takes true or false, not None"),
+        ({"align_corners": "no"}, "align_corners takes true or false, not 'no'"),
+        ({"aligned_sides": False, "context": "ppm"}, "aligned_sides may be false with context psa alone"),
+        ({"aligned_sides": False, "crop_hw": (0, 64)}, r"images of \(0, 64\): each side must be 1 or more"),
+        ({**MMSEGMENTATION, "crop_hw": (8, 64)}, "shrink to nothing: give them sides above 8"),
         ({"mask_hw": (9, 9), "compact": True}, r"as large as the shrunk features, \(5, 5\), not \(9, 9\)"),
     ],
 )
@@ -80,11 +90,33 @@ def test_masks_may_be_even_or_larger_than_the_crop_needs() -> None:
     assert tiny_config(crop_hw=(513, 513), mask_hw=(66, 66)).psa_mask_hw == (66, 66)
 
 
+def test_settings_that_came_later_may_be_missing_and_are_then_the_published_network_s() -> None:
+    config = tiny_config()
+    older = {key: value for key, value in config.to_dict().items() if key not in MMSEGMENTATION}
+    assert len(older) == len(config.to_dict()) - len(MMSEGMENTATION)
+    assert ModelConfig.from_dict(older) == config
+    assert (config.stem_width, config.align_corners, config.any_size) == (128, True, False)
+
+
+def test_sizes_of_features_are_told_for_any_image_that_fits() -> None:
+    config = tiny_config()
+    assert config.feature_hw_of((129, 65)) == (17, 9)
+    assert config.attention_hw_of((129, 65)) == (9, 5)
+    with pytest.raises(
+        ConfigError, match=r"images of \(129, 64\): each side must be 8n \+ 1, as the network's"
+    ):
+        config.feature_hw_of((129, 64))
+    theirs = tiny_config(**MMSEGMENTATION, crop_hw=(512, 683), mask_hw=(66, 66))
+    assert (theirs.feature_hw, theirs.attention_hw, theirs.psa_mask_hw) == ((64, 86), (32, 43), (66, 66))
+    compact = theirs.replace(compact=True, mask_hw=None)
+    assert (theirs.any_size, compact.any_size, compact.psa_mask_hw) == (True, False, (32, 43))
+
+
 def test_a_configuration_survives_json() -> None:
     config = tiny_config(mask_hw=(3, 5), psa_type="collect", normalization_factor=2.5, stage_dilations=(1, 2))
     text = json.dumps(config.to_dict())
     assert ModelConfig.from_dict(json.loads(text)) == config
-    for preset in PRESETS.values():
+    for preset in (*PRESETS.values(), tiny_config(**MMSEGMENTATION)):
         assert ModelConfig.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
 
 

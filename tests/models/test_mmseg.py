@@ -86,6 +86,13 @@ def test_logits_are_those_of_their_network(tmp_path: Path, meta: dict[str, Any])
     assert torch.allclose(own, expected, atol=1e-4 * float(expected.std()))
 
 
+def test_the_file_form_of_2020_is_read(tmp_path: Path) -> None:
+    path = tmp_path / CITYSCAPES
+    content = {"meta": meta_0x(), "state_dict": mmseg_keys(shapes_of(CONFIG))}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    assert load(path).config == CONFIG
+
+
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("windows", [False, True], ids=["whole", "windows"])
 def test_the_meta_tells_everything(tmp_path: Path, version: int, windows: bool) -> None:
