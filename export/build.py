@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from export.errors import UnavailableError
 from export.graph import OPSET, add_psa_mask_function, has_psa_mask, strip_provenance, translation_table
+from export.rewrite import add_psa_pairs_function, has_psa_pairs, pairs_translation_table, with_serving_tail
 from export.weights import store_as_half
 from inference.bundle import Precision
 from models.config import ModelConfig
@@ -30,8 +31,9 @@ from models.network import SceneParser
 
 log = logging.getLogger(__name__)
 
-PsaForm = Literal["function"]
-"""How the PSA mask is written: "function", the node PSAMask and its function."""
+PsaForm = Literal["function", "pairs"]
+"""How the PSA mask is written: as the op PSAMask, with its function, or within the rewritten tail
+(`export/rewrite.py`), as the op PSAPairs with its own."""
 NETWORK = "network."
 """What the names of a model's weights have before the network's own."""
 
@@ -56,28 +58,42 @@ def build_model(
     calibration: Iterable[NDArray[np.float32]] | None = None,
     psa_form: PsaForm = "function",
     inline: bool = False,
+    any_size: bool = False,
 ) -> onnx.ModelProto:
     """The network as a checked ONNX model, `image` (N, 3, h, w) RGB in [0, 255] to coarse `logits`.
 
     precision: "fp16" stores the weights so and computes in float32 (`export/half.py` has the typed graph
     that TensorRT wants); "int8" is calibrated on `calibration`, batches (N, 3, h, w) of the same pixels.
     inline: standard ops in place of the project's own functions, for what knows no functions.
+    any_size: h and w are free, for networks that take whole images; otherwise they are the crop's.
     Raises UnavailableError for a precision that cannot be had.
     """
     if precision == "int8":
         raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
-    model = to_onnx(network, psa_form=psa_form, inline=inline)
+    model = to_onnx(network, psa_form=psa_form, inline=inline, any_size=any_size)
     if precision == "fp16":
         store_as_half(model, network.state_dict(), prefix=NETWORK)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def to_onnx(network: SceneParser, *, psa_form: PsaForm = "function", inline: bool = False) -> onnx.ModelProto:
-    """The network in float32, batch norm folded: `image` (N, 3, *crop_hw) to `logits`, for any N."""
+def to_onnx(
+    network: SceneParser, *, psa_form: PsaForm = "function", inline: bool = False, any_size: bool = False
+) -> onnx.ModelProto:
+    """The network in float32, batch norm folded: `image` (N, 3, h, w) to `logits`, for any N.
+
+    See `build_model`.
+    """
     log.info("exporting")
+    config = network.config
+    assert config.any_size or not any_size, "the network takes images of its crop alone"
+    if psa_form == "pairs":
+        network = with_serving_tail(network)
     # Two images: torch.export takes a size of 1 for a constant.
-    images = torch.zeros(1, 3, *network.config.crop_hw).expand(2, -1, -1, -1)
+    images = torch.zeros(1, 3, *config.crop_hw).expand(2, -1, -1, -1)
+    free = {0: torch.export.Dim("N", min=1)}
+    if any_size:
+        free |= {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     with _quiet():
         program = torch.onnx.export(
             CoarseLogits(network),
@@ -86,8 +102,8 @@ def to_onnx(network: SceneParser, *, psa_form: PsaForm = "function", inline: boo
             opset_version=OPSET,
             input_names=["image"],
             output_names=["logits"],
-            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1)}},
-            custom_translation_table=translation_table(),
+            dynamic_shapes={"image": free},
+            custom_translation_table={**translation_table(), **pairs_translation_table()},
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
@@ -95,14 +111,17 @@ def to_onnx(network: SceneParser, *, psa_form: PsaForm = "function", inline: boo
     model.producer_name, model.producer_version = "psanet-serving", version_of("psanet-serving")
     strip_provenance(model)
     add_psa_mask_function(model)
+    add_psa_pairs_function(model)
     return onnx.inliner.inline_local_functions(model) if inline else model
 
 
 def written_form(model: onnx.ModelProto, config: ModelConfig) -> str:
-    """What `model.json` says of the PSA mask in `model`: "function", "inlined", or "none" without one."""
+    """What `model.json` says of the PSA mask in `model`: a `PsaForm`, "inlined", or "none" without one."""
     if config.context != "psa" or config.compact:
         return "none"
-    return "function" if has_psa_mask(model) else "inlined"
+    if has_psa_mask(model):
+        return "function"
+    return "pairs" if has_psa_pairs(model) else "inlined"
 
 
 def version_of(distribution: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from export.build import build_model, to_onnx, version_of, written_form
+from export.build import PsaForm, build_model, to_onnx, version_of, written_form
 from export.errors import ExportError, VerificationError
 from export.output import check_out, staged_bundle
 from export.source import find_source, relative_source
@@ -36,6 +36,8 @@ __all__ = ["Exported", "build_model", "export_onnx", "main", "model_info", "to_o
 
 log = logging.getLogger(__name__)
 
+SERVED_FORM: PsaForm = "pairs"
+"""The faster one in ONNX Runtime (benchmarks/serving_graph.py)."""
 BUILT_WITH = ("psanet-serving", "torch", "onnx", "onnxscript", "onnxruntime")
 """What `model.json` tells the versions of."""
 
@@ -44,11 +46,12 @@ BUILT_WITH = ("psanet-serving", "torch", "onnx", "onnxscript", "onnxruntime")
 class Exported:
     """A bundle that was written, and how far it is from the network.
 
-    seconds: reading, exporting and comparing; size_bytes: of the ONNX file.
+    psa_form: as `model.json` has it; seconds: reading, exporting and comparing; size_bytes: of the ONNX file.
     """
 
     folder: Path
     comparison: Comparison
+    psa_form: str
     seconds: float
     size_bytes: int
 
@@ -60,11 +63,13 @@ def export_onnx(
     dataset: str | None = None,
     options: ArchitectureOptions | None = None,
     precision: Precision = "fp32",
+    psa_form: PsaForm = SERVED_FORM,
+    inline: bool = False,
 ) -> Exported:
     """Writes the bundle of a checkpoint (or of a bundle's checkpoint) and compares it with the network.
 
-    out: default a folder named after the checkpoint beside it. Raises ExportError, CheckpointError and
-    InferenceError; nothing is left behind then.
+    out: default a folder named after the checkpoint beside it. psa_form, inline: see `build_model`.
+    Raises ExportError, CheckpointError and InferenceError; nothing is left behind then.
     """
     started = time.perf_counter()
     source = find_source(model, dataset=dataset, options=options or ArchitectureOptions())
@@ -72,8 +77,10 @@ def export_onnx(
     check_out(folder, checkpoint.path)
     log.info("read %s: %s", checkpoint.path, checkpoint.config)
     network = build_from_checkpoint(checkpoint)
-    exported = build_model(network, precision=precision)
-    info = model_info(checkpoint, folder, precision, written_form(exported, network.config))
+    whole = checkpoint.protocol.mode == "whole"
+    exported = build_model(network, precision=precision, psa_form=psa_form, inline=inline, any_size=whole)
+    form = written_form(exported, network.config)
+    info = model_info(checkpoint, folder, precision, form)
     with staged_bundle(folder) as staging:
         (staging / MODEL_ONNX).write_bytes(exported.SerializeToString())
         del exported
@@ -82,18 +89,27 @@ def export_onnx(
         comparison = verify_onnx(staging, network)
         size_bytes = (staging / MODEL_ONNX).stat().st_size
     log.info("wrote %s: %s", folder, comparison)
-    return Exported(folder, comparison, time.perf_counter() - started, size_bytes)
+    return Exported(folder, comparison, form, time.perf_counter() - started, size_bytes)
 
 
 def verify_onnx(folder: Path, network: SceneParser) -> Comparison:
-    """The bundle's ONNX file against the network, in ONNX Runtime; VerificationError where it is not that."""
+    """The bundle's ONNX file against the network, in ONNX Runtime, at the crop and, if any will do, one other
+    size: the comparison that is farther off. VerificationError where the file is not the network.
+    """
     info, engine = open_model(folder, engine="onnxruntime")
+    sizes = [info.crop_hw]
+    if info.test_mode == "whole":
+        height, width = info.crop_hw
+        sizes.append((height * 3 // 4 + 1, width * 5 // 4))
+    comparisons = []
     try:
-        comparison = compare(engine, network, sample_images(info.crop_hw), align_corners=info.align_corners)
+        for size_hw in sizes:
+            images = sample_images(size_hw)
+            comparisons.append(compare(engine, network, images, align_corners=info.align_corners))
+            require(comparisons[-1], info.precision)
     finally:
         engine.close()
-    require(comparison, info.precision)
-    return comparison
+    return max(comparisons, key=lambda comparison: comparison.max_logit_error)
 
 
 def model_info(checkpoint: Checkpoint, folder: Path, precision: Precision, psa_form: str) -> ModelInfo:
@@ -125,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=args.dataset,
             options=options_from_args(args),
             precision=args.precision,
+            psa_form=args.psa_form,
+            inline=args.inline,
         )
     except VerificationError as error:
         print(f"export.onnx: {args.ckpt} was exported but the result was not kept: {error}", file=sys.stderr)
@@ -136,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = {
         "bundle": str(exported.folder),
         "precision": args.precision,
+        "psa_form": exported.psa_form,
         "max_logit_error": _rounded(comparison.max_logit_error),
         "mean_logit_error": _rounded(comparison.mean_logit_error),
         "label_agreement": comparison.label_agreement,
@@ -158,6 +177,16 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=get_args(Precision), default="fp32", help="fp16: of the stored weights"
     )
     parser.add_argument("--calib", metavar="DIR", help="images for --precision int8")
+    parser.add_argument(
+        "--psa-form",
+        choices=get_args(PsaForm),
+        default=SERVED_FORM,
+        help="pairs: the op PSAPairs in a tail laid out for speed; function: the op PSAMask; each with its "
+        "function in standard ops (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--inline", action="store_true", help="standard ops alone, for runtimes that know no local functions"
+    )
     add_architecture_arguments(parser)
     return parser
 

@@ -23,7 +23,7 @@ from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Name → changes to the tiny configuration, and how many PSAMask nodes its graph holds.
+# Name → changes to the tiny configuration, and how many PSAPairs nodes its graph holds.
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
     "collect, smaller mask": ({"psa_type": "collect", "mask_hw": (3, 7)}, 1),
     "distribute, even mask, not square": (
@@ -43,8 +43,8 @@ NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-def psa_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if (node.domain, node.op_type) == ("psanet", "PSAMask")]
+def psa_nodes(model: onnx.ModelProto, name: str = "PSAPairs") -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if (node.domain, node.op_type) == ("psanet", name)]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_every_network_becomes_a_bundle_that_gives_its_logits(name: str, tmp_pat
     model = onnx.load(bundle.onnx_path)
     assert len(psa_nodes(model)) == expected
     assert len(model.functions) == (1 if expected else 0)
-    assert bundle.info.psa_form == ("function" if expected else "none")
+    assert bundle.info.psa_form == ("pairs" if expected else "none")
     images = np.random.default_rng(0).uniform(0, 255, (3, 3, *network.config.crop_hw)).astype(np.float32)
     with torch.inference_mode():
         own = network.coarse_logits(torch.from_numpy(images)).numpy()
@@ -93,10 +93,10 @@ def test_the_file_is_as_the_contract_has_it(exported: Exported) -> None:
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         batch, *rest = value.type.tensor_type.shape.dim
         assert (batch.dim_param, [side.dim_value for side in rest]) == ("N", sizes)
-    types = [{item.name: item.i for item in node.attribute} for node in psa_nodes(model)]
-    assert types == [{"mask_h": 9, "mask_w": 9, "type": kind} for kind in (0, 1)]
+    masks = [{item.name: item.i for item in node.attribute} for node in psa_nodes(model)]
+    assert masks == [{"mask_h": 9, "mask_w": 9}] * 2
     (function,) = model.functions
-    assert (function.domain, function.name, function.overload) == ("psanet", "PSAMask", "")
+    assert (function.domain, function.name, function.overload) == ("psanet", "PSAPairs", "")
 
 
 def test_the_file_tells_nothing_of_the_machine_that_built_it(exported: Exported) -> None:
@@ -125,7 +125,7 @@ def test_model_json_says_what_the_model_is_and_where_it_is_from(official: Path, 
     assert (info.name, info.dataset, info.classes, info.base_size) == ("bundle", "camvid", 11, 480)
     assert (info.precision, info.psa_form, info.align_corners, info.test_mode) == (
         "fp32",
-        "function",
+        "pairs",
         True,
         "sliding",
     )
@@ -172,6 +172,17 @@ def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_pat
     assert run.returncode == 0, run.stderr
     (line,) = run.stdout.splitlines()
     figures = json.loads(line)
+    assert list(figures) == [
+        "bundle",
+        "precision",
+        "psa_form",
+        "max_logit_error",
+        "mean_logit_error",
+        "label_agreement",
+        "seconds",
+        "bytes",
+    ]
+    assert (figures["precision"], figures["psa_form"]) == ("fp32", "pairs")
     assert figures["bundle"] == str(tmp_path / "out")
     assert figures["max_logit_error"] <= 2e-3
     assert figures["label_agreement"] >= 0.9999
