@@ -127,7 +127,7 @@ def export_trt(
     folder = Path(out or _own_folder(model) or source.default_out)
     check_out(folder, checkpoint.path)
     network = build_from_checkpoint(checkpoint)
-    models = _make_models(network, wanted)
+    models = _make_models(network, wanted, any_size=checkpoint.protocol.mode == "whole")
     form = written_form(models.kept, network.config)
     info = model_info(checkpoint, folder, wanted.precision, form)
     joined = _bundle_of_same_network(folder, info)
@@ -200,10 +200,10 @@ def _bundle_of_same_network(folder: Path, info: ModelInfo) -> Bundle | None:
     return bundle if ours == theirs else None
 
 
-def _make_models(network: SceneParser, wanted: Wanted) -> _Models:
+def _make_models(network: SceneParser, wanted: Wanted, *, any_size: bool) -> _Models:
     if wanted.precision == "int8":
         raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
-    model = build_model(network, precision="fp32")
+    model = build_model(network, precision="fp32", any_size=any_size)
     if wanted.precision == "fp32":
         return _Models(model, model)
     peak = largest_activation(model, sample_images(network.config.crop_hw))
