@@ -163,7 +163,8 @@ class ModelConfig:
     @property
     def output_stride(self) -> int:
         """Pixels per feature."""
-        return STRIDE * math.prod(2 if dilation == 1 else 1 for dilation in self.stage_dilations)
+        # A list: torch.compile cannot follow a generator into math.prod.
+        return STRIDE * math.prod([2 if dilation == 1 else 1 for dilation in self.stage_dilations])
 
     @property
     def any_size(self) -> bool:
