@@ -27,10 +27,12 @@ import onnx
 
 from export import plugin as psa_plugin
 from export.build import NETWORK, build_model, written_form
+from export.calibration import calibration_images
 from export.errors import ExportError, UnavailableError, VerificationError
 from export.half import FLOAT16_LARGEST, largest_activation, to_half
 from export.onnx import model_info, verify_onnx
 from export.output import add_plan, check_out, staged_bundle
+from export.quantize import to_symmetric
 from export.source import find_source
 from export.trt_build import build_plan
 from export.trt_targets import RUNTIMES, Targets, choose_library, choose_targets
@@ -49,6 +51,7 @@ from inference.bundle import (
     write_model_json,
 )
 from inference.cache import Cache, default_folder
+from inference.engines.pytorch import describe
 from inference.engines.tensorrt import Gpu, TensorRTEngine, find_gpu
 from inference.errors import InferenceError
 from inference.tensorrt_library import Library, Profile, Request
@@ -124,10 +127,15 @@ def export_trt(
         psa_plugin.register(library.module)
     source = find_source(model, dataset=dataset, options=options or ArchitectureOptions())
     checkpoint = source.checkpoint
+    if checkpoint.protocol.mode == "whole":
+        raise UnavailableError(
+            f"{checkpoint.path} is tested on whole images of any size, for which no engine is built: export it "
+            "with python -m export.onnx for ONNX Runtime, or add --test-mode sliding for one of its windows"
+        )
     folder = Path(out or _own_folder(model) or source.default_out)
     check_out(folder, checkpoint.path)
     network = build_from_checkpoint(checkpoint)
-    models = _make_models(network, wanted, any_size=checkpoint.protocol.mode == "whole")
+    models = _make_models(network, describe(checkpoint), wanted)
     form = written_form(models.kept, network.config)
     info = model_info(checkpoint, folder, wanted.precision, form)
     joined = _bundle_of_same_network(folder, info)
@@ -200,20 +208,26 @@ def _bundle_of_same_network(folder: Path, info: ModelInfo) -> Bundle | None:
     return bundle if ours == theirs else None
 
 
-def _make_models(network: SceneParser, wanted: Wanted, *, any_size: bool) -> _Models:
+def _make_models(network: SceneParser, info: ModelInfo, wanted: Wanted) -> _Models:
+    """In int8, what is not quantized is float16."""
     if wanted.precision == "int8":
-        raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
-    model = build_model(network, precision="fp32", any_size=any_size)
+        assert wanted.calib is not None, "checked when it was made"
+        images = calibration_images(wanted.calib, info)
+        model = build_model(network, precision="int8", calibration=images)
+        typed = to_symmetric(model)
+    else:
+        model = typed = build_model(network, precision="fp32")
     if wanted.precision == "fp32":
         return _Models(model, model)
-    peak = largest_activation(model, sample_images(network.config.crop_hw))
-    log.info("the largest activation is %.4g; float16 ends at %.0f", peak, FLOAT16_LARGEST)
+    peak = largest_activation(typed, sample_images(info.crop_hw))
+    log.info("the largest activation in float16 is %.4g of %.0f", peak, FLOAT16_LARGEST)
     if not peak < FLOAT16_LARGEST:
         raise UnavailableError(
             f"activations reach {peak:.3g} and float16 ends at {FLOAT16_LARGEST:.0f}: choose --precision fp32"
         )
-    typed = to_half(model)
-    store_as_half(model, network.state_dict(), prefix=NETWORK)
+    typed = to_half(typed)
+    if wanted.precision == "fp16":
+        store_as_half(model, network.state_dict(), prefix=NETWORK)
     return _Models(model, typed)
 
 
@@ -243,13 +257,7 @@ def _verify_plan(info: ModelInfo, plan: PlanInfo, content: bytes, network: Scene
 
 def _profile(model: onnx.ModelProto, max_batch: int) -> Profile:
     """1 to `max_batch` images, tuned for half as many: a photograph's windows rarely fill the last call."""
-    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:]]
-    if 0 in sides:
-        raise UnavailableError(
-            "this network takes whole images of any size, for which there is no engine: use the bundle of "
-            "export.onnx with ONNX Runtime, or give --test-mode sliding where its protocol allows"
-        )
-    channels, height, width = sides
+    channels, height, width = (side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:])
     least, usual, most = ((count, channels, height, width) for count in (1, (max_batch + 1) // 2, max_batch))
     return Profile(least, usual, most)
 

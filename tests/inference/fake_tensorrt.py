@@ -7,6 +7,7 @@ arguments. Plans are JSON; a context computes made-up logits from the memory tha
 import ctypes
 import enum
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class World:
     refused: str = ""
     """Says why nothing can be loaded."""
     fails: bool = False
+    endless: bool = False
+    """Builds go on until they are given up."""
     contexts: list[Any] = field(default_factory=list)
     configs: list[Any] = field(default_factory=list)
     kernels_taken: list[bytes] = field(default_factory=list)
@@ -152,6 +155,8 @@ class _Builder(_Plain):
         monitor = config.progress_monitor
         if monitor is not None:
             monitor.phase_start("Building engine", None, 2)
+            while self._world.endless and monitor.step_complete("Building engine", 0):
+                time.sleep(0.01)
             for step in range(2):
                 if not monitor.step_complete("Building engine", step):
                     return None
