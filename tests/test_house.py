@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "inference", "export", "training", "service")
 # The one module of inference and service that is allowed torch; everything else must start without it.
-TORCH_MODULES = {"inference.engines.pytorch"}
+TORCH_MODULES = {f"inference.engines.{name}" for name in ("graphs", "pytorch", "tensorrt")}
 
 
 def canonical(name: str) -> str:
