@@ -25,7 +25,7 @@ from models.errors import CheckpointError, MismatchError, NotACheckpointError, U
 from models.files import FORMAT, file_sha256, read_file, tensors_of, write_safetensors
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
-from models.mmseg_meta import read_meta
+from models.mmseg_meta import labels_of, read_meta
 from models.network import SceneParser, build_network
 from models.options import ArchitectureOptions
 from models.protocol import TestProtocol
@@ -163,9 +163,13 @@ def _found(
     if content.get("format") != FORMAT and mmseg.is_mmsegmentation(state):
         state, meta = mmseg.own_keys(state), read_meta(content)
         source = mmseg.describe(state, meta, file_name, options)
-        given = get_label_set(dataset) if dataset else mmseg.labels_of(meta, file_name, source)
-        labels = _fitting(given, source.config.classes)
-        return _Found(source.config, labels, state, source.protocol(labels), "mmsegmentation")
+        config = source.config
+        if dataset is None:
+            labels = labels_of(meta, file_name, classes=config.classes, crop_hw=config.crop_hw)
+        else:
+            labels = get_label_set(dataset)
+        _require_fitting(labels, config.classes)
+        return _Found(config, labels, state, source.protocol(labels), "mmsegmentation")
     protocol = None
     if own := content.get("format") == FORMAT:
         config, named = configured(_own_config(content), options), content.get("labels")
@@ -202,16 +206,16 @@ def _labels(dataset: str | None, named: Any, file_name: str, classes: int) -> La
         labels = label_set_from_dict(named)
     else:
         labels = guess_label_set(file_name, classes)
-    return _fitting(labels, classes)
+    _require_fitting(labels, classes)
+    return labels
 
 
-def _fitting(labels: LabelSet, classes: int) -> LabelSet:
+def _require_fitting(labels: LabelSet, classes: int) -> None:
     if labels.classes != classes:
         raise MismatchError(
             f"it has {classes} classes, the data set {labels.name} has {labels.classes}: "
             "give --dataset, the one that it was trained on"
         )
-    return labels
 
 
 def _compare(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], mend: str) -> None:

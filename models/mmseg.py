@@ -21,7 +21,7 @@ from torch import Tensor
 from models.config import MEAN_RGB, MMSEGMENTATION, STD_RGB, ModelConfig, PsaType
 from models.errors import MismatchError, MissingOptionError, UnsupportedCheckpointError
 from models.inspection import convolution, depth_of, mask_of, without_usual_mask
-from models.labels import LABEL_SETS, Color, LabelSet, guess_label_set
+from models.labels import LabelSet
 from models.mmseg_meta import Meta
 from models.options import ArchitectureOptions
 from models.protocol import TestMode, TestProtocol
@@ -151,25 +151,6 @@ def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: A
     return Source(without_usual_mask(config), mode, meta.test_scale or (published and published.scale))
 
 
-def labels_of(meta: Meta, file_name: str, source: Source) -> LabelSet:
-    """The classes and colours that the meta holds, else of the data set that the file's name or count tells.
-
-    Raises UnknownDatasetError where nothing tells.
-    """
-    names = meta.class_names
-    if names is None:
-        return guess_label_set(file_name, source.config.classes)
-    known = _known_labels(meta, file_name, names)
-    palette = meta.palette or (known.palette if known else None)
-    if palette is None or len(palette) != len(names):
-        palette = _spread_palette(len(names))
-    long_side = source.scale[0] if source.scale else None
-    if known is None:
-        return LabelSet(meta.data_set or "custom", names, palette, long_side or max(source.config.crop_hw))
-    label_ids = known.label_ids if known.class_names == names else None
-    return LabelSet(known.name, names, palette, long_side or known.base_size, label_ids)
-
-
 def _require_psanet(state: Mapping[str, Tensor], stated: Any) -> None:
     psanet = "context.reduce.0.weight" in state and "context.attention.3.weight" in state
     if not psanet or (isinstance(stated, str) and stated.rpartition(".")[2] != "PSAHead"):
@@ -286,23 +267,3 @@ def _crop_in(file_name: str) -> tuple[int, int] | None:
     """The crop in a name such as psanet_r50-d8_512x1024_40k_cityscapes_20200606_103117-99fac37c.pth."""
     found = re.search(r"(?<![0-9a-z])(\d{3,4})x(\d{3,4})(?![0-9a-z])", file_name)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _known_labels(meta: Meta, file_name: str, names: tuple[str, ...]) -> LabelSet | None:
-    """The data set of these classes, or of so many that the meta or the file's name speaks of."""
-    spoken = f"{meta.data_set or ''} {file_name}".lower()
-    for part, labels in (*LABEL_SETS.items(), ("ade", LABEL_SETS["ade20k"]), ("voc", LABEL_SETS["voc2012"])):
-        if labels.class_names == names or (part in spoken and labels.classes == len(names)):
-            return labels
-    return None
-
-
-def _spread_palette(classes: int) -> tuple[Color, ...]:
-    """Colours for classes that come with none, each unlike the others: Pascal VOC's, bit by bit."""
-    colors = []
-    for class_id in range(classes):
-        red, green, blue = (
-            sum(((class_id >> (3 * bit + part)) & 1) << (7 - bit) for bit in range(8)) for part in range(3)
-        )
-        colors.append((red, green, blue))
-    return tuple(colors)

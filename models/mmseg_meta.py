@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.labels import Color
+from models.labels import LABEL_SETS, Color, LabelSet, guess_label_set
 
 _LONGEST_TEXT = 1 << 20
 """Characters; published ones have 5,000, and a parser's depth and memory are bounded so."""
@@ -101,6 +101,25 @@ def read_meta(content: Mapping[str, Any]) -> Meta:
     return Meta(class_names, _palette(later.get("palette", meta.get("PALETTE"))), values)
 
 
+def labels_of(meta: Meta, file_name: str, *, classes: int, crop_hw: tuple[int, int]) -> LabelSet:
+    """The classes and colours that the meta holds, else of the data set that the file's name or count tells.
+
+    Raises UnknownDatasetError where nothing tells.
+    """
+    names = meta.class_names
+    if names is None:
+        return guess_label_set(file_name, classes)
+    known = _known_labels(meta, file_name, names)
+    palette = meta.palette or (known.palette if known else None)
+    if palette is None or len(palette) != len(names):
+        palette = _spread_palette(len(names))
+    long_side = meta.test_scale[0] if meta.test_scale else None
+    if known is None:
+        return LabelSet(meta.data_set or "custom", names, palette, long_side or max(crop_hw))
+    label_ids = known.label_ids if known.class_names == names else None
+    return LabelSet(known.name, names, palette, long_side or known.base_size, label_ids)
+
+
 def config_values(text: str) -> dict[str, Any]:
     """The plain values that a configuration assigns, by name; nothing of a text that is no Python.
 
@@ -170,3 +189,23 @@ def _pair(value: Any) -> tuple[int, int] | None:
     if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
         return None
     return pair[0], pair[1]
+
+
+def _known_labels(meta: Meta, file_name: str, names: tuple[str, ...]) -> LabelSet | None:
+    """The data set of these classes, or of so many that the meta or the file's name speaks of."""
+    spoken = f"{meta.data_set or ''} {file_name}".lower()
+    for part, labels in (*LABEL_SETS.items(), ("ade", LABEL_SETS["ade20k"]), ("voc", LABEL_SETS["voc2012"])):
+        if labels.class_names == names or (part in spoken and labels.classes == len(names)):
+            return labels
+    return None
+
+
+def _spread_palette(classes: int) -> tuple[Color, ...]:
+    """Colours for classes that come with none, each unlike the others: Pascal VOC's, bit by bit."""
+    colors = []
+    for class_id in range(classes):
+        red, green, blue = (
+            sum(((class_id >> (3 * bit + part)) & 1) << (7 - bit) for bit in range(8)) for part in range(3)
+        )
+        colors.append((red, green, blue))
+    return tuple(colors)
