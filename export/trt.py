@@ -23,21 +23,17 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import onnx
 
 from export import plugin as psa_plugin
-from export.build import NETWORK, build_model, written_form
-from export.calibration import calibration_images
+from export.build import written_form
 from export.errors import ExportError, UnavailableError, VerificationError
-from export.half import FLOAT16_LARGEST, largest_activation, to_half
-from export.onnx import model_info, verify_onnx
+from export.onnx import model_info
 from export.output import add_plan, check_out, staged_bundle
-from export.quantize import to_symmetric
 from export.source import find_source
 from export.trt_build import build_plan
+from export.trt_models import MAX_BATCH, Wanted, batch_profile, make_models, verify_model, verify_plan
 from export.trt_targets import RUNTIMES, Targets, choose_library, choose_targets
-from export.verify import Comparison, compare, require, sample_images
-from export.weights import store_as_half
+from export.verify import Comparison
 from inference.bundle import (
     BUNDLED_ROOT,
     MODEL_JSON,
@@ -52,35 +48,13 @@ from inference.bundle import (
 )
 from inference.cache import Cache, default_folder
 from inference.engines.pytorch import describe
-from inference.engines.tensorrt import Gpu, TensorRTEngine, find_gpu
+from inference.engines.tensorrt import Gpu, find_gpu
 from inference.errors import InferenceError
 from inference.tensorrt_library import Library, Profile, Request
 from models.checkpoint import CheckpointError, build_from_checkpoint
-from models.network import SceneParser
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 
 log = logging.getLogger(__name__)
-
-MAX_BATCH = 8
-LARGEST_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to build, as the command line says it."""
-
-    precision: Precision = "fp16"
-    max_batch: int = MAX_BATCH
-    runtime: str = "auto"
-    target: str | None = None
-    plugin: bool = False
-    calib: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_batch <= LARGEST_BATCH:
-            raise UnavailableError(f"--max-batch must be between 1 and {LARGEST_BATCH}, not {self.max_batch}")
-        if self.precision == "int8" and self.calib is None:
-            raise UnavailableError("--precision int8 needs images to calibrate with: --calib FOLDER")
 
 
 @dataclass(frozen=True)
@@ -94,14 +68,6 @@ class Exported:
     cached: bool
     seconds: float
     size_bytes: int
-
-
-@dataclass(frozen=True)
-class _Models:
-    """kept: for the bundle's `model.onnx`; typed: what the engine is built from."""
-
-    kept: onnx.ModelProto
-    typed: onnx.ModelProto
 
 
 def export_trt(
@@ -129,24 +95,24 @@ def export_trt(
     checkpoint = source.checkpoint
     if checkpoint.protocol.mode == "whole":
         raise UnavailableError(
-            f"{checkpoint.path} is tested on whole images of any size, for which no engine is built: export it "
-            "with python -m export.onnx for ONNX Runtime, or add --test-mode sliding for one of its windows"
+            f"{checkpoint.path} is tested on whole images of any size, for which no engine is built: export "
+            "it with python -m export.onnx for ONNX Runtime, or add --test-mode sliding for one of windows"
         )
     folder = Path(out or _own_folder(model) or source.default_out)
     check_out(folder, checkpoint.path)
     network = build_from_checkpoint(checkpoint)
-    models = _make_models(network, describe(checkpoint), wanted)
+    models = make_models(network, describe(checkpoint), wanted)
     form = written_form(models.kept, network.config)
     info = model_info(checkpoint, folder, wanted.precision, form)
     joined = _bundle_of_same_network(folder, info)
     with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
-        comparison = _verify_model(Path(scratch), models.typed, info, network)
+        comparison = verify_model(Path(scratch), models.typed, info, network)
         # With a file of its own for the plan, the bundle's must be as good.
         if joined is None and models.kept is not models.typed:
-            _verify_model(Path(scratch), models.kept, info, network)
+            verify_model(Path(scratch), models.kept, info, network)
     typed = psa_plugin.prepare(models.typed) if wanted.plugin else models.typed
     content = typed.SerializeToString()
-    profile = _profile(typed, wanted.max_batch)
+    profile = batch_profile(typed, wanted.max_batch)
     built = build_plan(
         library,
         content,
@@ -166,7 +132,7 @@ def export_trt(
         verified=False,
     )
     if gpu is not None and gpu.target in targets.written.split("+"):
-        comparison = _verify_plan(info, plan, built.content, network)
+        comparison = verify_plan(info, plan, built.content, network)
         plan = dataclasses.replace(plan, verified=True)
     if joined is not None:
         add_plan(joined, plan, built.content)
@@ -206,60 +172,6 @@ def _bundle_of_same_network(folder: Path, info: ModelInfo) -> Bundle | None:
         for item in (info, bundle.info)
     )
     return bundle if ours == theirs else None
-
-
-def _make_models(network: SceneParser, info: ModelInfo, wanted: Wanted) -> _Models:
-    """In int8, what is not quantized is float16."""
-    if wanted.precision == "int8":
-        assert wanted.calib is not None, "checked when it was made"
-        images = calibration_images(wanted.calib, info)
-        model = build_model(network, precision="int8", calibration=images)
-        typed = to_symmetric(model)
-    else:
-        model = typed = build_model(network, precision="fp32")
-    if wanted.precision == "fp32":
-        return _Models(model, model)
-    peak = largest_activation(typed, sample_images(info.crop_hw))
-    log.info("the largest activation in float16 is %.4g of %.0f", peak, FLOAT16_LARGEST)
-    if not peak < FLOAT16_LARGEST:
-        raise UnavailableError(
-            f"activations reach {peak:.3g} and float16 ends at {FLOAT16_LARGEST:.0f}: choose --precision fp32"
-        )
-    typed = to_half(typed)
-    if wanted.precision == "fp16":
-        store_as_half(model, network.state_dict(), prefix=NETWORK)
-    return _Models(model, typed)
-
-
-def _verify_model(folder: Path, model: onnx.ModelProto, info: ModelInfo, network: SceneParser) -> Comparison:
-    """In ONNX Runtime."""
-    (folder / MODEL_ONNX).write_bytes(model.SerializeToString())
-    write_model_json(folder, info)
-    log.info("comparing the ONNX file with PyTorch")
-    return verify_onnx(folder, network)
-
-
-def _verify_plan(info: ModelInfo, plan: PlanInfo, content: bytes, network: SceneParser) -> Comparison:
-    """On the GPU."""
-    log.info("comparing the engine with PyTorch")
-    with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
-        (Path(scratch) / plan.file).write_bytes(content)
-        bundle = Bundle(dataclasses.replace(info, plans=(plan,)), Path(scratch))
-        engine = TensorRTEngine(bundle)
-        try:
-            images = sample_images(info.crop_hw)
-            comparison = compare(engine, network, images, align_corners=info.align_corners)
-        finally:
-            engine.close()
-    require(comparison, plan.precision)
-    return comparison
-
-
-def _profile(model: onnx.ModelProto, max_batch: int) -> Profile:
-    """1 to `max_batch` images, tuned for half as many: a photograph's windows rarely fill the last call."""
-    channels, height, width = (side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:])
-    least, usual, most = ((count, channels, height, width) for count in (1, (max_batch + 1) // 2, max_batch))
-    return Profile(least, usual, most)
 
 
 def _facts(
