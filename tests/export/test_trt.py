@@ -481,3 +481,21 @@ def test_engines_of_psanet50_in_float16_and_int8_are_built_without_a_gpu() -> No
     for typed, least, most in ((to_half(model), 90e6, 120e6), (to_half(int8), 50e6, 75e6)):
         plan = library.build(typed.SerializeToString(), request)
         assert least < len(plan.content) < most
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: engines were built but not run")
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("fp16", 5e-2)])
+def test_an_engine_is_run_and_compared_on_the_gpu(
+    precision: Any, most: float, checkpoint: Path, quick: onnx.ModelProto, tmp_path: Path
+) -> None:
+    wanted = Wanted(precision=precision, max_batch=3, target="current")
+    result = export_trt(checkpoint, tmp_path / "out", wanted=wanted, cache=Cache(tmp_path / "cache"))
+    assert result.plan.verified
+    assert result.comparison.max_logit_error < most
+    engine = open_model(result.folder, engine="tensorrt", device="cuda")[1]
+    images = sample_images((65, 65)).repeat(2, 0)[:3]
+    expected = engine.infer(images)
+    for count in (1, 3, 2, 3, 3, 1):
+        np.testing.assert_allclose(engine.infer(images[:count]), expected[:count], atol=most)
+    engine.close()
