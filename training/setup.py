@@ -77,7 +77,7 @@ def build_model(state: TrainingState, config: TrainingConfig, processes: Process
         devices = [processes.device] if processes.device.type == "cuda" else None
         # Synchronised batch norm keeps the buffers alike by itself.
         model = DistributedDataParallel(
-            state.network, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            state.network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
     if config.compile:
         model.compile(dynamic=False)  # in place: the keys of the weights stay

@@ -10,6 +10,7 @@ is asked for.
     from training.state import TrainingState, load_state, save_state
 """
 
+import dataclasses
 import logging
 import os
 import tempfile
@@ -23,9 +24,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from models.checkpoint import FORMAT, CheckpointError, read_file
+from models.config import ConfigError, ModelConfig
 from models.labels import get_label_set
 from models.network import SceneParser
-from training.config import TrainingConfig
+from training.config import AugmentConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def load_state(
     missing = [key for key in needed if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
-    if content["config"] != state.network.config.to_dict():
+    if not _same_network(content["config"], state.network.config):
         raise CheckpointError(
             f"{path} is of another network than the configuration's; give another `out`, or its own values"
         )
@@ -127,8 +129,18 @@ def _load_random_state(content: Mapping[str, Any], device: torch.device, rank: i
         torch.cuda.set_rng_state(states[rank]["cuda"], device)
 
 
+def _same_network(before: Mapping[str, Any], now: ModelConfig) -> bool:
+    """Keys that an older version did not write have their defaults."""
+    try:
+        return ModelConfig.from_dict(before) == now
+    except ConfigError:
+        return False
+
+
 def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Settings that a training cannot change half-way without becoming another one."""
+    default = dataclasses.asdict(AugmentConfig())
+    before = {**before, "augment": {**default, **before.get("augment", {})}}
     schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
     rest = ("momentum", "weight_decay", "aux_weight")  # the optimizer's state would bring the old ones back
     return [key for key in (*schedule, *rest) if before.get(key) != now[key]]
