@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import UnavailableError
-from export.graph import OPSET, add_psa_mask_function, has_psa_mask, strip_provenance, translation_table
+from export.graph import DOMAIN, OPSET, add_psa_mask_function, has_psa_mask, strip_provenance, translation_table
+from export.quantize import quantize
 from export.rewrite import add_psa_pairs_function, has_psa_pairs, pairs_translation_table, with_serving_tail
 from export.weights import store_as_half
 from inference.bundle import Precision
@@ -63,14 +64,16 @@ def build_model(
     """The network as a checked ONNX model, `image` (N, 3, h, w) RGB in [0, 255] to coarse `logits`.
 
     precision: "fp16" stores the weights so and computes in float32 (`export/half.py` has the typed graph
-    that TensorRT wants); "int8" is calibrated on `calibration`, batches (N, 3, h, w) of the same pixels.
-    inline: standard ops in place of the project's own functions, for what knows no functions.
+    that TensorRT wants); "int8" is calibrated on `calibration`, batches (N, 3, h, w) of the same pixels,
+    and always inlined. inline: standard ops in place of the project's own functions, for what knows none.
     any_size: h and w are free, for networks that take whole images; otherwise they are the crop's.
-    Raises UnavailableError for a precision that cannot be had.
+    Raises UnavailableError for a precision that cannot be had, CalibrationError for images of no use.
     """
-    if precision == "int8":
-        raise UnavailableError("int8 is not available yet: choose --precision fp16 or fp32")
+    if precision == "int8" and calibration is None:
+        raise UnavailableError("--precision int8 needs images to calibrate with: --calib FOLDER")
     model = to_onnx(network, psa_form=psa_form, inline=inline, any_size=any_size)
+    if precision == "int8" and calibration is not None:
+        model = quantize(model, calibration)
     if precision == "fp16":
         store_as_half(model, network.state_dict(), prefix=NETWORK)
     onnx.checker.check_model(model, full_check=True)
@@ -112,7 +115,7 @@ def to_onnx(
     strip_provenance(model)
     add_psa_mask_function(model)
     add_psa_pairs_function(model)
-    return onnx.inliner.inline_local_functions(model) if inline else model
+    return _inlined(model) if inline else model
 
 
 def written_form(model: onnx.ModelProto, config: ModelConfig) -> str:
@@ -122,6 +125,14 @@ def written_form(model: onnx.ModelProto, config: ModelConfig) -> str:
     if has_psa_mask(model):
         return "function"
     return "pairs" if has_psa_pairs(model) else "inlined"
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    inlined = onnx.inliner.inline_local_functions(model)
+    standard = [opset for opset in inlined.opset_import if opset.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(standard)
+    return inlined
 
 
 def version_of(distribution: str) -> str:

@@ -14,12 +14,16 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from export.build import PsaForm, build_model, to_onnx, version_of, written_form
+from export.calibration import calibration_images
 from export.errors import ExportError, VerificationError
 from export.output import check_out, staged_bundle
 from export.source import find_source, relative_source
@@ -40,6 +44,8 @@ SERVED_FORM: PsaForm = "pairs"
 """The faster one in ONNX Runtime (benchmarks/serving_graph.py)."""
 BUILT_WITH = ("psanet-serving", "torch", "onnx", "onnxscript", "onnxruntime")
 """What `model.json` tells the versions of."""
+COMPARED_WINDOWS = 4
+"""Of the calibration's images, on which int8 is compared."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,14 @@ def export_onnx(
     dataset: str | None = None,
     options: ArchitectureOptions | None = None,
     precision: Precision = "fp32",
+    calib: str | Path | None = None,
     psa_form: PsaForm = SERVED_FORM,
     inline: bool = False,
 ) -> Exported:
     """Writes the bundle of a checkpoint (or of a bundle's checkpoint) and compares it with the network.
 
-    out: default a folder named after the checkpoint beside it. psa_form, inline: see `build_model`.
+    out: default a folder named after the checkpoint beside it. calib: a folder of images that int8 is
+    calibrated on, and compared on, for its ranges are theirs. psa_form, inline: see `build_model`.
     Raises ExportError, CheckpointError and InferenceError; nothing is left behind then.
     """
     started = time.perf_counter()
@@ -76,9 +84,16 @@ def export_onnx(
     folder, checkpoint = Path(out or source.default_out), source.checkpoint
     check_out(folder, checkpoint.path)
     log.info("read %s: %s", checkpoint.path, checkpoint.config)
+    calibration, images = _calibration(calib, describe(checkpoint))
     network = build_from_checkpoint(checkpoint)
-    whole = checkpoint.protocol.mode == "whole"
-    exported = build_model(network, precision=precision, psa_form=psa_form, inline=inline, any_size=whole)
+    exported = build_model(
+        network,
+        precision=precision,
+        calibration=calibration,
+        psa_form=psa_form,
+        inline=inline,
+        any_size=checkpoint.protocol.mode == "whole",
+    )
     form = written_form(exported, network.config)
     info = model_info(checkpoint, folder, precision, form)
     with staged_bundle(folder) as staging:
@@ -86,30 +101,41 @@ def export_onnx(
         del exported
         write_model_json(staging, info)
         log.info("comparing with PyTorch")
-        comparison = verify_onnx(staging, network)
+        comparison = verify_onnx(staging, network, images)
         size_bytes = (staging / MODEL_ONNX).stat().st_size
     log.info("wrote %s: %s", folder, comparison)
     return Exported(folder, comparison, form, time.perf_counter() - started, size_bytes)
 
 
-def verify_onnx(folder: Path, network: SceneParser) -> Comparison:
+def verify_onnx(folder: Path, network: SceneParser, images: NDArray[np.float32] | None = None) -> Comparison:
     """The bundle's ONNX file against the network, in ONNX Runtime, at the crop and, if any will do, one other
     size: the comparison that is farther off. VerificationError where the file is not the network.
+
+    images: (N, 3, *crop_hw) to compare on at the crop, in place of `sample_images`.
     """
     info, engine = open_model(folder, engine="onnxruntime")
-    sizes = [info.crop_hw]
+    subjects = [sample_images(info.crop_hw) if images is None else images]
     if info.test_mode == "whole":
         height, width = info.crop_hw
-        sizes.append((height * 3 // 4 + 1, width * 5 // 4))
+        subjects.append(sample_images((height * 3 // 4 + 1, width * 5 // 4)))
     comparisons = []
     try:
-        for size_hw in sizes:
-            images = sample_images(size_hw)
-            comparisons.append(compare(engine, network, images, align_corners=info.align_corners))
+        for subject in subjects:
+            comparisons.append(compare(engine, network, subject, align_corners=info.align_corners))
             require(comparisons[-1], info.precision)
     finally:
         engine.close()
     return max(comparisons, key=lambda comparison: comparison.max_logit_error)
+
+
+def _calibration(
+    calib: str | Path | None, info: ModelInfo
+) -> tuple[Iterator[NDArray[np.float32]] | None, NDArray[np.float32] | None]:
+    """What to calibrate on, and the few windows of those images that the outcome is compared on."""
+    if calib is None:
+        return None, None
+    few = calibration_images(Path(calib), info, most=COMPARED_WINDOWS)
+    return calibration_images(Path(calib), info), np.concatenate(list(few))
 
 
 def model_info(checkpoint: Checkpoint, folder: Path, precision: Precision, psa_form: str) -> ModelInfo:
@@ -131,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.calib is not None and args.precision != "int8":
         parser.error("--calib goes with --precision int8: leave it out")
+    if args.calib is None and args.precision == "int8":
+        parser.error("--precision int8 needs images to calibrate with: --calib FOLDER")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     for logger in (log, logging.getLogger("export")):
         logger.setLevel(logging.INFO)
@@ -141,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=args.dataset,
             options=options_from_args(args),
             precision=args.precision,
+            calib=args.calib,
             psa_form=args.psa_form,
             inline=args.inline,
         )
@@ -176,7 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="fp32", help="fp16: of the stored weights"
     )
-    parser.add_argument("--calib", metavar="DIR", help="images for --precision int8")
+    parser.add_argument(
+        "--calib", metavar="DIR", help="images for --precision int8: a few dozen of what it will see"
+    )
     parser.add_argument(
         "--psa-form",
         choices=get_args(PsaForm),

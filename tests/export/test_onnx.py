@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import export.build
+from export.comparison import sample_images
 from export.errors import UnavailableError, VerificationError
 from export.onnx import Exported, export_onnx, main
 from inference.bundle import read_bundle
@@ -246,14 +248,70 @@ def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-def test_int8_is_refused_for_now(official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = failing(
-        ["--ckpt", str(official), "--precision", "int8", "--out", str(tmp_path / "out")], capsys
-    )
-    assert "not available yet" in message
-    assert "--precision fp16" in message
-    with pytest.raises(UnavailableError):
-        export_onnx(official, precision="int8")
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """A folder with one picture, of about the windows that the tiny network takes."""
+    folder = tmp_path / "street"
+    folder.mkdir()
+    picture = sample_images((90, 120))[1].transpose(1, 2, 0)
+    cv2.imwrite(str(folder / "0001.png"), picture.astype(np.uint8))
+    return folder
+
+
+@pytest.mark.usefixtures("quick")
+def test_int8_is_a_third_of_the_size_inlined_and_compared_on_its_own_images(
+    exported: Exported, official: Path, street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--precision", "int8", "--calib", str(street), "--out", str(out)]
+    assert main(["--ckpt", str(official), *arguments]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["precision"], figures["psa_form"]) == ("int8", "inlined")
+    assert 0.9 < figures["label_agreement"] < 1
+    assert figures["bytes"] < 0.35 * exported.size_bytes
+    bundle = read_bundle(out)
+    assert (bundle.info.precision, bundle.info.psa_form) == ("int8", "inlined")
+    assert not onnx.load(bundle.onnx_path).functions
+    labels = [
+        Predictor.open(model, threads=1)
+        .predict(cv2.imread(str(street / "0001.png"))[:, :, ::-1].copy())
+        .labels
+        for model in (out, exported.folder)
+    ]
+    assert (labels[0] == labels[1]).mean() > 0.9
+
+
+def test_int8_and_its_images_come_together(
+    official: Path, street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, said in (
+        (["--precision", "int8"], "--precision int8 needs images to calibrate with: --calib FOLDER"),
+        (["--calib", str(street)], "--calib goes with --precision int8: leave it out"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["--ckpt", str(official), "--out", str(tmp_path / "out"), *arguments])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(UnavailableError, match="--calib FOLDER"):
+        export_onnx(official, tmp_path / "out", precision="int8")
+    assert list(tmp_path.iterdir()) == [street]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_without_a_readable_image_ends_with_2_and_leaves_nothing(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"not a picture")
+    for name, said in (
+        ("missing", "does not exist"),
+        ("empty", "holds no image"),
+        ("broken", "holds no image that can be read"),
+    ):
+        options = ["--precision", "int8", "--calib", str(tmp_path / name), "--out", str(tmp_path / "out")]
+        assert said in failing(["--ckpt", str(official), *options], capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "empty"]
 
 
 def test_mistakes_end_with_2_and_the_mend(
