@@ -19,6 +19,7 @@ from export.comparison import sample_images
 from export.errors import UnavailableError, VerificationError
 from export.onnx import Exported, export_onnx, main
 from inference.bundle import read_bundle
+from inference.images import read_image
 from inference.predictor import Predictor
 from models.checkpoint import load_checkpoint, save_safetensors
 from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
@@ -272,12 +273,8 @@ def test_int8_is_a_third_of_the_size_inlined_and_compared_on_its_own_images(
     bundle = read_bundle(out)
     assert (bundle.info.precision, bundle.info.psa_form) == ("int8", "inlined")
     assert not onnx.load(bundle.onnx_path).functions
-    labels = [
-        Predictor.open(model, threads=1)
-        .predict(cv2.imread(str(street / "0001.png"))[:, :, ::-1].copy())
-        .labels
-        for model in (out, exported.folder)
-    ]
+    image = read_image(street / "0001.png")
+    labels = [Predictor.open(model, threads=1).predict(image).labels for model in (out, exported.folder)]
     assert (labels[0] == labels[1]).mean() > 0.9
 
 
