@@ -117,6 +117,8 @@ def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: A
         options.test_mode or stated_mode or (published and published.mode),
         "its test mode: give --test-mode whole or sliding",
     )
+    if options.test_mode is None and mode == "sliding":
+        _require_usual_stride(meta)
     compact = options.compact or head.get("compact") is True
     masked = options if options.mask_hw else dataclasses.replace(options, mask_hw=meta.mask_hw)
     mask_hw = mask_of(state, masked, compact=compact, even=True)
@@ -149,6 +151,18 @@ def describe(state: Mapping[str, Tensor], meta: Meta, file_name: str, options: A
     if mode == "whole" and not config.any_size:
         raise MismatchError("a compact network runs on windows of its crop alone: give --test-mode sliding")
     return Source(without_usual_mask(config), mode, meta.test_scale or (published and published.scale))
+
+
+def _require_usual_stride(meta: Meta) -> None:
+    """Windows lie two thirds of their size apart here; a pixel less or more, as files have it, may pass."""
+    window_hw, stride_hw = meta.window_hw, meta.stride_hw
+    if window_hw is None or stride_hw is None:
+        return
+    if any(abs(3 * step - 2 * side) > 3 for side, step in zip(window_hw, stride_hw, strict=True)):
+        raise MismatchError(
+            f"it is tested on windows of {window_hw} every {stride_hw} pixels, here they lie two thirds of "
+            "their size apart: to have it so, give --test-mode sliding"
+        )
 
 
 def _require_psanet(state: Mapping[str, Tensor], stated: Any) -> None:

@@ -60,6 +60,11 @@ class Meta:
         return _pair(self.test_cfg.get("crop_size")) if self.test_cfg.get("mode") == "slide" else None
 
     @property
+    def stride_hw(self) -> tuple[int, int] | None:
+        """Pixels from one of these windows to the next."""
+        return _pair(self.test_cfg.get("stride"))
+
+    @property
     def mask_hw(self) -> tuple[int, int] | None:
         """Size of the map that attention is predicted as."""
         return _pair(self.section("model", "decode_head").get("mask_size"))

@@ -203,6 +203,17 @@ def test_one_compact_branch_is_transposed_the_other_way_round(tmp_path: Path) ->
     refused(path, MismatchError, "compact network runs on windows.*--test-mode sliding", test_mode="whole")
 
 
+@pytest.mark.parametrize(("stride", "usual"), [((341, 341), True), ((342, 341), True), ((256, 341), False)])
+def test_windows_at_another_stride_are_refused_until_asked_for(
+    tmp_path: Path, stride: tuple[int, int], usual: bool
+) -> None:
+    text = config_text(test=f"mode='slide', crop_size=(512, 512), stride={stride}", crop=(512, 512))
+    path = made(tmp_path, meta=meta_0x(text))
+    if not usual:
+        refused(path, MismatchError, r"every \(256, 341\) pixels.*--test-mode sliding")
+    assert load(path, **({} if usual else {"test_mode": "sliding"})).protocol.mode == "sliding"
+
+
 def test_other_values_of_the_head_are_taken_over(tmp_path: Path) -> None:
     text = config_text().replace("normalization_factor=1.0", "normalization_factor=None")
     text = text.replace("psa_softmax=True", "psa_softmax=False").replace(
