@@ -106,10 +106,10 @@ def export_trt(
     info = model_info(checkpoint, folder, wanted.precision, form)
     joined = _bundle_of_same_network(folder, info)
     with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
-        comparison = verify_model(Path(scratch), models.typed, info, network)
+        comparison = verify_model(Path(scratch), models.typed, info, network, models.images)
         # With a file of its own for the plan, the bundle's must be as good.
         if joined is None and models.kept is not models.typed:
-            verify_model(Path(scratch), models.kept, info, network)
+            verify_model(Path(scratch), models.kept, info, network, models.images)
     typed = psa_plugin.prepare(models.typed) if wanted.plugin else models.typed
     content = typed.SerializeToString()
     profile = batch_profile(typed, wanted.max_batch)
@@ -132,7 +132,7 @@ def export_trt(
         verified=False,
     )
     if gpu is not None and gpu.target in targets.written.split("+"):
-        comparison = verify_plan(info, plan, built.content, network)
+        comparison = verify_plan(info, plan, built.content, network, models.images)
         plan = dataclasses.replace(plan, verified=True)
     if joined is not None:
         add_plan(joined, plan, built.content)

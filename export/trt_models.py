@@ -10,13 +10,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from export.build import NETWORK, build_model
 from export.calibration import calibration_images
 from export.errors import UnavailableError
 from export.half import FLOAT16_LARGEST, largest_activation, to_half
-from export.onnx import verify_onnx
+from export.onnx import COMPARED_WINDOWS, verify_onnx
 from export.quantize import to_symmetric
 from export.verify import Comparison, compare, require, sample_images
 from export.weights import store_as_half
@@ -51,24 +53,28 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Models:
-    """kept: for the bundle's `model.onnx`; typed: what the engine is built from."""
+    """kept: for the bundle's `model.onnx`; typed: what the engine is built from; images: (N, 3, *crop_hw) to
+    compare on, for int8 some of the calibration's, whose ranges it has."""
 
     kept: onnx.ModelProto
     typed: onnx.ModelProto
+    images: NDArray[np.float32]
 
 
 def make_models(network: SceneParser, info: ModelInfo, wanted: Wanted) -> Models:
     """In int8, what is not quantized is float16."""
     if wanted.precision == "int8":
         assert wanted.calib is not None, "checked when it was made"
-        images = calibration_images(wanted.calib, info)
-        model = build_model(network, precision="int8", calibration=images)
+        images = np.concatenate(list(calibration_images(wanted.calib, info, most=COMPARED_WINDOWS)))
+        calibration = calibration_images(wanted.calib, info)
+        model = build_model(network, precision="int8", calibration=calibration)
         typed = to_symmetric(model)
     else:
+        images = sample_images(info.crop_hw)
         model = typed = build_model(network, precision="fp32")
     if wanted.precision == "fp32":
-        return Models(model, model)
-    peak = largest_activation(typed, sample_images(info.crop_hw))
+        return Models(model, model, images)
+    peak = largest_activation(typed, images)
     log.info("the largest activation in float16 is %.4g of %.0f", peak, FLOAT16_LARGEST)
     if not peak < FLOAT16_LARGEST:
         raise UnavailableError(
@@ -77,18 +83,30 @@ def make_models(network: SceneParser, info: ModelInfo, wanted: Wanted) -> Models
     typed = to_half(typed)
     if wanted.precision == "fp16":
         store_as_half(model, network.state_dict(), prefix=NETWORK)
-    return Models(model, typed)
+    return Models(model, typed, images)
 
 
-def verify_model(folder: Path, model: onnx.ModelProto, info: ModelInfo, network: SceneParser) -> Comparison:
-    """In ONNX Runtime."""
+def verify_model(
+    folder: Path,
+    model: onnx.ModelProto,
+    info: ModelInfo,
+    network: SceneParser,
+    images: NDArray[np.float32],
+) -> Comparison:
+    """In ONNX Runtime; `folder` is for its files."""
     (folder / MODEL_ONNX).write_bytes(model.SerializeToString())
     write_model_json(folder, info)
     log.info("comparing the ONNX file with PyTorch")
-    return verify_onnx(folder, network)
+    return verify_onnx(folder, network, images)
 
 
-def verify_plan(info: ModelInfo, plan: PlanInfo, content: bytes, network: SceneParser) -> Comparison:
+def verify_plan(
+    info: ModelInfo,
+    plan: PlanInfo,
+    content: bytes,
+    network: SceneParser,
+    images: NDArray[np.float32],
+) -> Comparison:
     """On the GPU."""
     log.info("comparing the engine with PyTorch")
     with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
@@ -96,7 +114,6 @@ def verify_plan(info: ModelInfo, plan: PlanInfo, content: bytes, network: SceneP
         bundle = Bundle(dataclasses.replace(info, plans=(plan,)), Path(scratch))
         engine = TensorRTEngine(bundle)
         try:
-            images = sample_images(info.crop_hw)
             comparison = compare(engine, network, images, align_corners=info.align_corners)
         finally:
             engine.close()

@@ -111,7 +111,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
 def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the comparison with PyTorch, which other tests make, for done."""
     good = Comparison(1e-6, 1e-7, 1.0, 1.0, True)
-    monkeypatch.setattr(export.trt, "verify_model", lambda folder, model, info, network: good)
+    monkeypatch.setattr(export.trt, "verify_model", lambda *arguments: good)
 
 
 @without_gpu
@@ -184,9 +184,7 @@ def test_tensorrt_keeps_timings_by_version_and_gpu(
     checkpoint: Path, quick: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake = FakeBuilder(monkeypatch, "tensorrt 11.4")
-    monkeypatch.setattr(
-        export.trt, "verify_plan", lambda info, plan, content, network: verified.append(plan) or ok
-    )
+    monkeypatch.setattr(export.trt, "verify_plan", lambda info, plan, *others: verified.append(plan) or ok)
     ok, verified = object(), []  # type: ignore[var-annotated]
     cache = Cache(tmp_path / "cache")
     for number, name in enumerate(("GPU A", "GPU A", "GPU B")):
