@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import UnavailableError
-from export.graph import DOMAIN, OPSET, add_psa_mask_function, has_psa_mask, strip_provenance, translation_table
+from export.graph import (
+    DOMAIN,
+    OPSET,
+    add_psa_mask_function,
+    has_psa_mask,
+    strip_provenance,
+    translation_table,
+)
 from export.quantize import quantize
 from export.rewrite import add_psa_pairs_function, has_psa_pairs, pairs_translation_table, with_serving_tail
 from export.weights import store_as_half
