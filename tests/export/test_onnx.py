@@ -1,7 +1,9 @@
 """From a checkpoint to a bundle: every kind of network, both precisions, the command line, mistakes."""
 
+import errno
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 import export.build
+import export.onnx
 from export.comparison import sample_images
 from export.errors import UnavailableError, VerificationError
 from export.onnx import Exported, export_onnx, main
@@ -22,6 +25,8 @@ from inference.bundle import read_bundle
 from inference.images import read_image
 from inference.predictor import Predictor
 from models.checkpoint import load_checkpoint, save_safetensors
+from models.config import MMSEGMENTATION
+from models.protocol import TestProtocol
 from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,6 +198,66 @@ def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_pat
     assert figures["seconds"] > 0
     assert "comparing with PyTorch" in run.stderr
     assert "Warning" not in run.stderr
+
+
+def test_inline_leaves_standard_ops_alone(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["--ckpt", str(official), "--inline", "--precision", "fp16", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["psa_form"] == "inlined"
+    info, model = read_bundle(out).info, onnx.load(out / "model.onnx")
+    assert (info.psa_form, info.precision) == ("inlined", "fp16")
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} == {""}
+    assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.onnx"]
+
+
+def test_a_network_tested_on_whole_images_becomes_a_bundle_for_any_size(tmp_path: Path) -> None:
+    network = tiny_network(tiny_config(**MMSEGMENTATION, crop_hw=(64, 64), mask_hw=(9, 9)))
+    protocol = TestProtocol(base_size=96, base_short=64, name="mmsegmentation", mode="whole")
+    checkpoint = save_own(network, tmp_path / "net.pth")
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "protocol": protocol.to_dict()}, checkpoint)
+    result = export_onnx(checkpoint)
+    info = read_bundle(result.folder).info
+    assert (info.test_mode, info.protocol, info.base_size, info.base_short) == (
+        "whole",
+        "mmsegmentation",
+        96,
+        64,
+    )
+    assert (info.crop_hw, info.align_corners, info.psa_form) == ((64, 64), False, "pairs")
+    image = np.random.default_rng(3).integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    labels = []
+    for model in (result.folder, checkpoint):
+        predictor = Predictor.open(model, threads=1)
+        labels.append(predictor.predict(image).labels)
+        predictor.close()
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_full_disk_and_an_interruption_leave_the_old_bundle_as_it_was(
+    stop: BaseException, official: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(exported.folder, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(export.onnx, "write_model_json", fail)
+    arguments = ["--ckpt", str(official), "--inline", "--out", str(out)]
+    if isinstance(stop, OSError):
+        assert main(arguments) == 2
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            main(arguments)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.fixture
