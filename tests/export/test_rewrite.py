@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from export.graph import DOMAIN, OPSET, VERSION
 from export.rewrite import (
@@ -157,3 +158,18 @@ def test_a_network_with_the_serving_tail_is_the_same_function(changes: dict[str,
 def test_other_networks_stay_as_they_are() -> None:
     network = tiny_network(tiny_config(context="global"))
     assert with_serving_tail(network) is network
+
+
+def test_a_runtime_with_a_kernel_of_that_name_uses_it() -> None:
+    class PSAPairs(OpRun):
+        op_domain = DOMAIN
+
+        def _run(self, over_completed, features_hw, mask_h=None, mask_w=None):  # type: ignore[no-untyped-def]
+            h, w = features_hw
+            values = over_completed.transpose(0, 2, 1).reshape(len(over_completed), -1, h, w)
+            return (slow_pairs(values, (mask_h, mask_w), (h, w)) + 1000,)
+
+    values = random_map(2, (3, 5), (4, 4))
+    evaluator = ReferenceEvaluator(alone((3, 5), (4, 4)), new_ops=[PSAPairs])
+    (result,) = evaluator.run(None, {"map0": positions_first(values)})
+    np.testing.assert_array_equal(result, slow_pairs(values, (3, 5), (4, 4)) + 1000)
