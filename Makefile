@@ -65,7 +65,9 @@ $(SERVE_STAMP): | $(BIN)/pip
 
 $(SETUP_STAMP): | $(BIN)/pip
 	@echo "Installing everything into .venv (a few minutes, once)"
-	$(PIP) install -qq -c constraints.txt hatchling
+	$(PIP) install -qq -c constraints.txt hatchling setuptools
 	$(if $(TORCH_INDEX),$(PIP) install -qq --no-deps --index-url "$(TORCH_INDEX)" $(TORCH))
 	$(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[cpu,serve,train,export,trt,plugin,dev]'
+# The one package that is compiled here; the rest does without it.
+	@$(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[densecrf]' || echo "DenseCRF could not be compiled (is a C++ compiler installed?); everything but python -m training.evaluate --densecrf works without it" >&2
 	@touch $(SERVE_STAMP) $@
