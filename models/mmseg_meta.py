@@ -18,6 +18,9 @@ from models.labels import LABEL_SETS, Color, LabelSet, guess_label_set
 
 _LONGEST_TEXT = 1 << 20
 """Characters; published ones have 5,000, and a parser's depth and memory are bounded so."""
+_MOST_VALUES = 1 << 15
+"""In all assignments, counting what names stand for; published ones have 500. A name of names may double what
+the one before stands for, line by line."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def labels_of(meta: Meta, file_name: str, *, classes: int, crop_hw: tuple[int, i
 
 
 def config_values(text: str) -> dict[str, Any]:
-    """The plain values that a configuration assigns, by name; nothing of a text that is no Python.
+    """The plain values that a configuration assigns, by name; nothing of a text that is no Python
+    or stands for too much.
 
     Early releases stored the files that a configuration is made of one after another, each headed by its
     path: a later one's mappings are merged into those before.
@@ -134,12 +138,16 @@ def config_values(text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if len(text) > _LONGEST_TEXT:
         return values
+    left = _MOST_VALUES
     for part in re.split(r"^\S+\.py[ \t]*$", text, flags=re.MULTILINE):
         try:
             statements = ast.parse(part).body
             for statement in statements:
                 if isinstance(statement, ast.Assign):
                     value = _value(statement.value, values)
+                    left -= _count(value, left)
+                    if left < 0:
+                        return {}
                     for target in statement.targets:
                         if isinstance(target, ast.Name):
                             values[target.id] = _merged(values.get(target.id), value)
@@ -167,6 +175,17 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.Call(func=ast.Name(id="dict")):
             return {word.arg: _value(word.value, names) for word in node.keywords if word.arg is not None}
     return None
+
+
+def _count(value: Any, most: int) -> int:
+    """How many values it stands for, itself and those inside; where that is more than `most`, a few more."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    total = 1
+    for item in inside:
+        if total > most:
+            break
+        total += _count(item, most - total)
+    return total
 
 
 def _merged(before: Any, after: Any) -> Any:

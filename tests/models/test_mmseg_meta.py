@@ -96,6 +96,11 @@ sys.exit(1)
         "x = " + "-" * 100_000 + "1",
         "x = " + "+".join(["1"] * 30_000) + "\n",
         "x = 1\n" * 300_000,
+        "x = 1\n" * 40_000,
+        *(
+            f"a0 = {first}\n" + "".join(f"a{i} = {step.format(i - 1)}\n" for i in range(1, 60))
+            for first, step in (("1", "(a{0}, a{0})"), ("dict(x=1)", "dict(p=a{0}, q=a{0})"))
+        ),
     ],
     ids=lambda text: f"{len(text)} characters",
 )
