@@ -36,30 +36,34 @@ def check_out(out: Path, checkpoint: Path) -> None:
 
 @contextmanager
 def staged_bundle(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that becomes it once the body ends well.
+    """A new folder that becomes `out` once the body ends well.
 
     An existing folder keeps its other files, but not engines (`*.plan`) that were built from the old model.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    there = out.is_dir()
+    parent = out if there else out.parent  # where renaming never crosses file systems
+    parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=parent))
     try:
         yield staging
-        _publish(staging, out)
+        _publish(staging, out, there=there)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _publish(staging: Path, out: Path) -> None:
-    if not out.exists():
+def _publish(staging: Path, out: Path, *, there: bool) -> None:
+    if not there:
         umask = os.umask(0)
         os.umask(umask)
         staging.chmod(0o777 & ~umask)
         staging.replace(out)
         return
-    for plan in out.glob(PLANS):
-        plan.unlink()
-    for name in (*(plan.name for plan in staging.glob(PLANS)), MODEL_ONNX, MODEL_JSON):
+    old, new = ({path.name for path in folder.glob(PLANS)} for folder in (out, staging))
+    # Whatever model.json lies there, the engines that it names do, too.
+    for name in (*new, MODEL_ONNX, MODEL_JSON):
         (staging / name).replace(out / name)
+    for name in old - new:
+        (out / name).unlink()
 
 
 def add_plan(bundle: Bundle, plan: PlanInfo, content: bytes) -> ModelInfo:

@@ -63,6 +63,37 @@ def test_an_old_bundle_is_replaced_its_engines_go_and_other_files_stay(tmp_path:
     assert contents(tmp_path) == {"model.onnx": "new", "model.json": "new", "README.md": "card"}
 
 
+def test_engines_of_an_old_bundle_are_there_as_long_as_its_model_json_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "model.json":
+            raise OSError("no space left")
+        return replace(self, target)
+
+    write(tmp_path, "old")
+    (tmp_path / "sm80.plan").write_text("built from the old model")
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space"), staged_bundle(tmp_path) as staging:
+        write(staging, "new")
+    assert (tmp_path / "sm80.plan").is_file()
+    assert sorted(contents(tmp_path)) == ["model.json", "model.onnx", "sm80.plan"]
+
+
+def test_a_folder_that_is_a_mount_of_its_own_is_written_within(tmp_path: Path) -> None:
+    out = tmp_path / "mounted"
+    out.mkdir()
+    tmp_path.chmod(0o500)
+    try:
+        with staged_bundle(out) as staging:
+            assert staging.parent == out
+            write(staging, "new")
+    finally:
+        tmp_path.chmod(0o700)
+    assert contents(out) == {"model.onnx": "new", "model.json": "new"}
+
+
 def test_an_empty_folder_a_bundle_and_the_checkpoints_own_folder_will_do(tmp_path: Path) -> None:
     checkpoint = tmp_path / "own" / "net.safetensors"
     for name in ("empty", "bundle", "own"):
