@@ -34,31 +34,51 @@ def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
 
     Raises DatasetError for a missing list, a line of another form, or the first missing files, each by name.
     """
+    pairs: list[tuple[Path, Path]] = []
+    for number, parts in _lines(root, list_path, "`image label`"):
+        if len(parts) != 2:
+            raise DatasetError(
+                f"{list_path}, line {number}: expected `image label`, found {' '.join(parts)!r}"
+            )
+        pairs.append((root / parts[0], root / parts[1]))
+    _require_files(root, list_path, [path for pair in pairs for path in pair])
+    return pairs
+
+
+def read_test_list(root: Path, list_path: Path) -> list[tuple[Path, Path | None]]:
+    """As `read_list`, for images that may have no labels: a line holds `image`, or `image label`."""
+    pairs: list[tuple[Path, Path | None]] = []
+    for number, parts in _lines(root, list_path, "`image`"):
+        if len(parts) > 2:
+            raise DatasetError(f"{list_path}, line {number}: expected `image`, found {' '.join(parts)!r}")
+        pairs.append((root / parts[0], root / parts[1] if len(parts) == 2 else None))
+    _require_files(root, list_path, [path for pair in pairs for path in pair if path is not None])
+    return pairs
+
+
+def _lines(root: Path, list_path: Path, form: str) -> list[tuple[int, list[str]]]:
+    """Number and words of each line that is not blank; DatasetError where there are none."""
     if not list_path.is_file():
         raise DatasetError(
-            f"there is no list {list_path}; give the path of one, `image label` a line relative to {root}"
+            f"there is no list {list_path}; give the path of one, {form} a line relative to {root}"
         )
     try:
         lines = list_path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{list_path} is no text in UTF-8; give a list, `image label` a line") from error
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        parts = line.split()
-        if len(parts) != 2:
-            raise DatasetError(f"{list_path}, line {number}: expected `image label`, found {line!r}")
-        pairs.append((root / parts[0], root / parts[1]))
-    if not pairs:
+        raise DatasetError(f"{list_path} is no text in UTF-8; give a list, {form} a line") from error
+    words = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not words:
         raise DatasetError(f"{list_path} is empty")
-    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+    return words
+
+
+def _require_files(root: Path, list_path: Path, paths: list[Path]) -> None:
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DatasetError(
             f"{list_path} names {len(missing)} files that are not there, the first {missing[0]}; "
             f"is {root} the folder that the list's paths start from?"
         )
-    return pairs
 
 
 class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -13,6 +13,7 @@ from training.dataset import (
     load_pair,
     read_label,
     read_list,
+    read_test_list,
 )
 from training.transforms import TrainingTransform
 
@@ -108,3 +109,27 @@ def test_an_image_that_cannot_be_decoded_is_named(miniature: Path) -> None:
     image.write_bytes(image.read_bytes()[:-40])
     with pytest.raises(DatasetError, match=r"0\.png cannot be read as an image: .*truncated"):
         load_pair((image, label), classes=11)
+
+
+def test_a_test_list_may_leave_the_labels_out(miniature: Path) -> None:
+    path = miniature / "list/test.txt"
+    path.write_text("images/0.png\nimages/1.png labels/1.png\n\n")
+    assert read_test_list(miniature, path) == [
+        (miniature / "images/0.png", None),
+        (miniature / "images/1.png", miniature / "labels/1.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("images/0.png labels/0.png more", "line 1: expected `image`"),
+        ("images/9.png", "names 1 files that are not there"),
+        ("", "is empty"),
+    ],
+)
+def test_a_test_list_that_cannot_be_used_is_refused(miniature: Path, text: str, says: str) -> None:
+    path = miniature / "list/test.txt"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=says):
+        read_test_list(miniature, path)
