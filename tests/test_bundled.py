@@ -33,7 +33,7 @@ def test_everything_bundled_stays_under_64_mb_and_is_named() -> None:
 
 def test_the_bundle_says_what_it_is_and_what_it_was_made_of() -> None:
     info = read_bundle(FOLDER).info
-    assert (info.name, info.dataset, info.precision, info.psa_form) == (NAME, "camvid", "fp16", "function")
+    assert (info.name, info.dataset, info.precision, info.psa_form) == (NAME, "camvid", "int8", "inlined")
     assert info.class_names == LABEL_SETS["camvid"].class_names
     assert info.architecture.replace(aux=True, crop_hw=(353, 353)) == PRESETS[NAME]
     source = FOLDER / f"{NAME}.safetensors"
@@ -42,6 +42,7 @@ def test_the_bundle_says_what_it_is_and_what_it_was_made_of() -> None:
 
 
 def test_both_files_are_the_same_network() -> None:
+    """As nearly as int8 is: another network, or another seed of this one, is far beyond these bounds."""
     predictions = []
     for engine in ("onnxruntime", "torch"):
         predictor = Predictor.open(NAME, engine=engine)
@@ -50,8 +51,8 @@ def test_both_files_are_the_same_network() -> None:
     served, source = predictions
     assert served.probabilities is not None
     assert source.probabilities is not None
-    assert abs(served.probabilities - source.probabilities).max() < 1e-3
-    assert (served.labels == source.labels).mean() >= 0.9999
+    assert abs(served.probabilities - source.probabilities).mean() < 0.004
+    assert (served.labels == source.labels).mean() > 0.97
 
 
 def test_it_knows_sky_above_and_road_below() -> None:
