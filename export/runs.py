@@ -74,10 +74,14 @@ class EngineResult:
 
 
 class Recorder:
-    """An engine around an engine, which keeps the first windows that pass through."""
+    """An engine around an engine, which keeps the first windows that pass through.
 
-    def __init__(self, engine: Engine) -> None:
+    crop_hw: of the only images that it is given; None: of those that the engine takes.
+    """
+
+    def __init__(self, engine: Engine, *, crop_hw: tuple[int, int] | None = None) -> None:
         self._engine, self._left = engine, 0
+        self.crop_hw = crop_hw or engine.crop_hw
         self.windows: list[NDArray[np.float32]] = []
 
     @property

@@ -123,7 +123,9 @@ def verify_bundle(
                 runners.append(Runner(info, engine, result))
         # On a GPU the network moves there; the logits of windows are compared on the CPU.
         moved = network if device == "cpu" else build_from_checkpoint(found)
-        recorder = Recorder(PyTorchEngine(moved, device=device, threads=threads))
+        # Smaller pictures are padded for engines of one size: it must see the same.
+        crop_hw = next((runner.engine.crop_hw for runner in runners if runner.engine.crop_hw), None)
+        recorder = Recorder(PyTorchEngine(moved, device=device, threads=threads), crop_hw=crop_hw)
         reference = Runner(info, recorder.engine, EngineResult("PyTorch", device, "fp32", info.classes))
         windows, labelled = WindowComparison(info, network, reference, runners), False
         progress = tqdm(subjects, desc="verifying", unit="image", disable=None)

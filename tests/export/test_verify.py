@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +22,8 @@ from inference.bundle import Bundle, PlanInfo, read_bundle, write_model_json
 from inference.engines import Engine, open_model
 from inference.errors import EngineError
 from models.checkpoint import load_checkpoint, save_safetensors
+from models.config import MMSEGMENTATION
+from models.protocol import TestProtocol
 from tests.export.tiny import save_own, tiny_config, tiny_network
 
 Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -125,6 +128,33 @@ def test_a_bundle_passes_on_images_with_labels(
     text = (out / "report.html").read_text()
     assert "Passed" in text
     assert "mIoU" in text
+
+
+class OneSize(Spoilt):
+    """An engine that takes images of 48x64 alone."""
+
+    crop_hw = (48, 64)
+
+    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if images.shape[2:] != self.crop_hw:
+            raise EngineError(f"no images of {images.shape}")
+        return super().infer(images)
+
+
+def test_pytorch_sees_the_padded_windows_that_an_engine_of_one_size_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(**{**MMSEGMENTATION, "crop_hw": (48, 64), "mask_hw": (4, 4)})
+    path = save_own(tiny_network(config), tmp_path / "theirs.pth")
+    protocol = TestProtocol(base_size=96, name="mmsegmentation")
+    torch.save({**torch.load(path), "protocol": protocol.to_dict()}, path)
+    info, engine = open_model(path)
+    engine = OneSize(engine, lambda logits: logits)
+    monkeypatch.setattr(export.verification, "open_model", lambda *_, **__: (info, engine))
+    low = np.random.default_rng(0).integers(0, 256, (30, 96, 3), dtype=np.uint8)
+    verification = verify_bundle(Bundle(info, tmp_path), [Subject("low", low)])
+    assert verification.passed
+    assert verification.engines[0].agreement > 0.999
 
 
 def test_without_images_it_makes_two_up(
