@@ -81,8 +81,8 @@ def refine(
             rgbim=np.array(image, order="C"),
             compat=parameters.bi_w,
         )
-    beliefs: NDArray[np.float32] = np.asarray(field.inference(parameters.iterations))
-    return beliefs.argmax(0).reshape(height, width).astype(np.uint8)
+    beliefs = np.asarray(field.inference(parameters.iterations))
+    return np.asarray(beliefs.argmax(0), np.uint8).reshape(height, width)
 
 
 class Refiner:

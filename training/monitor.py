@@ -67,7 +67,8 @@ class Monitor:
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         """The validation's figures after that step."""
         names = ("mIoU", "mAcc", "allAcc")
-        self._scalars({f"validation/{name}": metrics[name] for name in names if name in metrics}, iteration)
+        known = {f"validation/{name}": metrics.get(name) for name in names}
+        self._scalars({name: value for name, value in known.items() if value is not None}, iteration)
 
     def pictures(
         self, iteration: int, checkpoint: Path, pairs: Sequence[tuple[Path, Path]], device: str
