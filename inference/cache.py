@@ -28,7 +28,15 @@ _CHECKSUM_BYTES = 32
 def default_folder() -> Path:
     """Where the user's caches belong."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "psanet-serving"
+    if base:
+        return Path(base) / "psanet-serving"
+    try:
+        home = Path.home()
+    except (
+        RuntimeError
+    ):  # a user without one: a place where nothing can be kept, rather than one of everyone's
+        home = Path(os.devnull)
+    return home / ".cache" / "psanet-serving"
 
 
 @dataclass(frozen=True)

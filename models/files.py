@@ -10,6 +10,7 @@ import json
 import pickle
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -85,6 +86,8 @@ _SKIPPED = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 )
 """What the logs in MMSegmentation's unpublished checkpoints are made of: never run, never made."""
+_SKIPPING = threading.Lock()
+"""PyTorch has one list of what may stand in a file, for the whole process."""
 
 
 def _load(path: Path) -> Any:
@@ -96,7 +99,7 @@ def _load(path: Path) -> Any:
         if found is None or not {found[1], f"builtins.{found[1]}"} & set(_SKIPPED):
             raise
     stubs: list[Any] = [(_Skipped, name) for name in _SKIPPED]
-    with torch.serialization.safe_globals(stubs):
+    with _SKIPPING, torch.serialization.safe_globals(stubs):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,15 +1,20 @@
 """Files that are no checkpoint, or half of one, or would run code: each error names file and mend."""
 
 import argparse
+import itertools
 import json
 import pickle
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +150,24 @@ def test_objects_beside_the_weights_are_named(tmp_path: Path) -> None:
     path = pth(tmp_path / "module.pth", torch.nn.Linear(2, 2))
     with pytest.raises(NotACheckpointError, match="torch.nn.modules.linear.Linear"):
         read_file(path)
+
+
+def test_logs_are_skipped_in_several_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pth(tmp_path / "a.pth", {"state_dict": {"a": torch.ones(1)}, "log": np.zeros(2)})
+    load, all_refused, numbers = torch.load, threading.Barrier(4), itertools.count()
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.02 * max(next(numbers) - 3, 0))
+        try:
+            return load(*arguments, **options)
+        except pickle.UnpicklingError:
+            all_refused.wait(10)  # the ordinary load of every thread, before one begins to skip
+            raise
+
+    monkeypatch.setattr(torch, "load", timed)
+    with ThreadPoolExecutor(4) as pool:
+        started = [pool.submit(read_file, path) for _ in range(4)]
+    assert all(each.result()["state_dict"]["a"] == 1 for each in started)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], torch.ones(1), 3, None, "text"])
