@@ -13,10 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.errors import OutputError
-from inference.bundle import MODEL_JSON, MODEL_ONNX, Bundle, ModelInfo, PlanInfo, write_model_json
+from inference.bundle import (
+    MODEL_JSON,
+    MODEL_ONNX,
+    PLAN_SUFFIX,
+    Bundle,
+    ModelInfo,
+    PlanInfo,
+    write_model_json,
+)
 from inference.files import write_atomically
 
-PLANS = "*.plan"
+PLANS = f"*{PLAN_SUFFIX}"
 
 
 def check_out(out: Path, checkpoint: Path) -> None:

@@ -23,6 +23,7 @@ from models.protocol import ProtocolName, TestMode
 SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
 MODEL_ONNX = "model.onnx"
+PLAN_SUFFIX = ".plan"
 BUNDLED_ROOT = Path(models.__file__).parent / "bundled"
 """Where the models that come with the project lie, one bundle folder each."""
 
@@ -51,7 +52,8 @@ class PlanInfo:
     verified: bool
 
     def __post_init__(self) -> None:
-        _require(Path(self.file).name == self.file, f"a plan's file {self.file!r} must lie in the bundle")
+        inside = Path(self.file).name == self.file and self.file.endswith(PLAN_SUFFIX)
+        _require(inside, f"a plan's file {self.file!r} must be a *{PLAN_SUFFIX} in the bundle")
         _require(self.runtime in get_args(Runtime), f"runtime {self.runtime!r} is not known")
         _require(self.precision in get_args(Precision), f"precision {self.precision!r} is not known")
         _require(self.max_batch >= 1, f"max_batch must be 1 or more, not {self.max_batch}")

@@ -11,6 +11,7 @@ from inference.bundle import (
     SCHEMA_VERSION,
     Bundle,
     ModelInfo,
+    PlanInfo,
     bundled_names,
     read_bundle,
     resolve_model,
@@ -180,3 +181,20 @@ def test_no_bundled_models_is_no_error(tmp_path: Path, monkeypatch: pytest.Monke
     assert bundled_names() == ()
     with pytest.raises(ModelNotFoundError, match="bundled models: none"):
         resolve_model("alpha")
+
+
+@pytest.mark.parametrize("file", ["../other.plan", "model.json", "model.onnx", "..", "a/b.plan", ""])
+def test_a_plan_is_a_plan_file_in_the_bundle(file: str) -> None:
+    # What replaces a plan deletes the old one's file.
+    with pytest.raises(BundleError, match=r"must be a \*\.plan in the bundle"):
+        PlanInfo(
+            file=file,
+            runtime="tensorrt",
+            runtime_version="10.13",
+            target="sm89",
+            precision="fp16",
+            max_batch=1,
+            psa_form="function",
+            sha256="",
+            verified=False,
+        )
