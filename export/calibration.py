@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
@@ -24,6 +23,7 @@ from inference.bundle import ModelInfo
 from inference.errors import ImageError, ParameterError
 from inference.files import plan_jobs
 from inference.images import read_image
+from inference.onnxruntime_library import onnxruntime
 from inference.predictor import Predictor
 
 log = logging.getLogger(__name__)

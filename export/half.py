@@ -13,11 +13,11 @@ from collections.abc import MutableSequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from export.errors import UnavailableError
+from inference.onnxruntime_library import onnxruntime
 
 FLOAT16_LARGEST = 65504.0
 """Beyond it float16 is infinite."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or a CUDA GPU. The only importer of onnxruntime in `inference`.
+"""ONNX Runtime, on the CPU or a CUDA GPU.
 
 python -m inference photo.jpg --model psanet18_camvid --engine onnxruntime --out out
 """
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle, ModelInfo
 from inference.errors import BundleError, EngineError
+from inference.onnxruntime_library import onnxruntime
 
 _ERRORS_ONLY = 3
 

@@ -1,5 +1,6 @@
 """Engines: what they compute, what they open, and what they say when they cannot."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -369,6 +370,24 @@ def test_a_bundle_is_served_without_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert run.stdout.strip() == "(40, 60) None"
+
+
+@pytest.mark.parametrize("module", ["inference.engines.onnxruntime", "export.build"])
+def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path, module: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code = f"import sys, {module}; print('onnxruntime' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**environment, **places},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert run.stdout.strip() == "True"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.gpu
