@@ -104,7 +104,6 @@ def configured(config: ModelConfig, options: ArchitectureOptions) -> ModelConfig
 def _infer_psa(
     state: Mapping[str, Tensor], options: ArchitectureOptions, common: Mapping[str, object]
 ) -> ModelConfig:
-    mask_hw = mask_of(state, options, compact=options.compact)
     both = "context.reduce_p.0.weight" in state
     if both and options.psa_type not in (None, "bidirectional"):
         raise MismatchError(
@@ -114,6 +113,7 @@ def _infer_psa(
         raise MissingOptionError(
             "it has one attention branch, its keys cannot tell which: give --psa-type collect or distribute"
         )
+    mask_hw = mask_of(state, options, compact=options.compact)
     shrink_factor = 2 if options.shrink_factor is None else options.shrink_factor
     reach_hw = mask_hw if options.compact else ((mask_hw[0] + 1) // 2, (mask_hw[1] + 1) // 2)
     height, width = ((side - 1) * STRIDE * shrink_factor + 1 for side in reach_hw)
