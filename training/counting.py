@@ -3,7 +3,7 @@
 Not here: windows, scales and flips (`inference/predictor.py`), what runs beside what (`overlap.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Counter:
     """The three steps of an image, as `overlap.overlapped` takes them; no step keeps state.
 
     scales, flip, base_size: as in `Predictor.predict`. refiner, writer: DenseCRF and a test server's files,
-    where asked for. Errors name the image.
+    where asked for; check: as in `Predictor.predict`. Errors name the image.
     """
 
     predictor: Predictor
@@ -63,6 +63,7 @@ class Counter:
     base_size: int | None
     refiner: Refiner | None
     writer: SubmissionWriter | None
+    check: Callable[[], None] | None = None
 
     def load(self, job: Job) -> tuple[Image, Truth]:
         """Raises DatasetError and ParameterError for files that cannot be read or do not fit."""
@@ -80,6 +81,7 @@ class Counter:
                 flip=self.flip,
                 base_size=self.base_size,
                 probabilities=self.refiner is not None,
+                check=self.check,
             )
         except (ParameterError, MemoryBudgetError, EngineError) as error:
             raise type(error)(f"{job.image}: {error}") from error

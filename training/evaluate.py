@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +61,7 @@ def evaluate(
     submission: str | None = None,
     worst_count: int = 8,
     restart: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Segments every image of the list and counts. Flip is on by default, as in the published figures.
 
@@ -68,6 +69,7 @@ def evaluate(
     pictures), and `progress.jsonl`, from which the same call goes on where another was cut off; `restart`
     drops that. workers: threads that decode, and as many that finish, beside the engine; processes of
     DenseCRF. submission: a test server's files below `out`, of a list whose lines may lack the labels.
+    check: called again and again while images are predicted, may raise to give the evaluation up.
     Raises InferenceError, DatasetError and CheckpointError; those of an image name it.
     """
     started = time.monotonic()
@@ -96,6 +98,7 @@ def evaluate(
             base_size=base_size,
             refiner=refiner,
             writer=writer,
+            check=check,
         )
         protocol = {"scales": list(scales), "flip": flip}
         if base_size is not None:
@@ -169,9 +172,16 @@ def main() -> None:
     except ValueError:
         parser.error(f"--scales takes numbers with commas between, not {args.scales!r}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    kept = "what was counted is kept, and the same command goes on from there"
+    told = "what was counted is kept, and the same command goes on from there"
     try:
-        with StopSignals() as stop, stop.at_once(kept if args.out else "--out keeps what was counted"):
+        with StopSignals() as stop:
+
+            def check() -> None:
+                if stop.received:
+                    raise InterruptedTraining(
+                        stop.received, told if args.out else "nothing is kept without --out"
+                    )
+
             summary = evaluate(
                 args.model,
                 root=args.data_root,
@@ -190,6 +200,7 @@ def main() -> None:
                 submission=args.submission,
                 worst_count=args.worst,
                 restart=args.restart,
+                check=check,
             )
     except InterruptedTraining as error:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")

@@ -93,17 +93,17 @@ class Ledger:
         if not lines:
             return False
         try:
-            found = json.loads(lines[0])
-            _require_same(path, found, header)
+            found = dict(json.loads(lines[0]))
             for line in lines[1:]:
                 values = json.loads(line)
                 cells = np.array(values["cells"], np.int64).reshape(-1, 3)
                 stamp = tuple(int(value) for value in values["stamp"])
                 self.counts[int(values["index"])] = Counts(cells, float(values["engine_s"]), stamp)
-        except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ParameterError(
                 f"{path} is damaged ({error!r}): --restart begins anew, or name another --out"
             ) from error
+        _require_same(path, found, header)
         if whole < len(content):
             with path.open("r+b") as file:
                 file.truncate(whole)
