@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bundle = _bundle(args.bundle)
         subjects = _subjects(args, bundle)
-        with _folder(args.out or Path(f"{bundle.info.name}-verification")) as out:
+        # A name may hold anything, and a bundle may come from anyone: in this folder it stays.
+        usual = Path(f"{Path(bundle.info.name).name}-verification")
+        with _folder(args.out or usual) as out:
             verification = verify_bundle(
                 bundle, subjects, checkpoint=args.ckpt, device=args.device, threads=args.threads
             )

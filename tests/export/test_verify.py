@@ -160,12 +160,16 @@ def test_pytorch_sees_the_padded_windows_that_an_engine_of_one_size_does(
 def test_without_images_it_makes_two_up(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    info = read_bundle(bundle).info
+    write_model_json(bundle, dataclasses.replace(info, name="../elsewhere/tiny"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     code, figures, _ = run(capsys, bundle)
     assert code == 0
     assert (figures["images"], figures["windows"]) == (2, WINDOWS)
     assert "mIoU" not in figures["reference"]
-    assert (tmp_path / "tiny-verification" / "report.html").is_file()
+    # The name leads nowhere else.
+    assert (tmp_path / "here" / "tiny-verification" / "report.html").is_file()
 
 
 def test_an_engine_that_confuses_two_classes_fails_and_the_report_names_them(
