@@ -40,6 +40,10 @@ def check_out(out: Path, checkpoint: Path) -> None:
             )
     elif out.exists() or out.is_symlink():
         raise OutputError(f"{out} is there and no folder: name another with --out")
+    else:
+        place = next(parent for parent in out.absolute().parents if parent.exists())
+        if not place.is_dir():
+            raise OutputError(f"{out} cannot be made, {place} is no folder: name another with --out")
 
 
 @contextmanager
@@ -47,16 +51,29 @@ def staged_bundle(out: Path) -> Iterator[Path]:
     """A new folder that becomes `out` once the body ends well.
 
     An existing folder keeps its other files, but not engines (`*.plan`) that were built from the old model.
+    Raises OutputError where it cannot be written, on a full disk say.
     """
     there = out.is_dir()
     parent = out if there else out.parent  # where renaming never crosses file systems
-    parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=parent))
+    with _written_to(out):
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=parent))
+        try:
+            yield staging
+            _publish(staging, out, there=there)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _written_to(out: Path) -> Iterator[None]:
     try:
-        yield staging
-        _publish(staging, out, there=there)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{out} cannot be written ({reason}): make room, or name another folder with --out"
+        ) from error
 
 
 def _publish(staging: Path, out: Path, *, there: bool) -> None:
@@ -77,19 +94,21 @@ def _publish(staging: Path, out: Path, *, there: bool) -> None:
 def add_plan(bundle: Bundle, plan: PlanInfo, content: bytes) -> ModelInfo:
     """Puts an engine into a bundle, in place of one for the same library, GPUs and precision; returns what
     `model.json` says now. At once or not at all: whatever happens, every engine that it names is there.
+    Raises OutputError where it cannot be written.
     """
     folder, info = bundle.folder, bundle.info
     kind = (plan.runtime, plan.target, plan.precision)
     replaced = [old for old in info.plans if (old.runtime, old.target, old.precision) == kind]
     path, new = folder / plan.file, not (folder / plan.file).exists()
     changed = dataclasses.replace(info, plans=(*(old for old in info.plans if old not in replaced), plan))
-    try:
-        write_atomically(path, content)
-        write_model_json(folder, changed)
-    except BaseException:
-        if new:
-            path.unlink(missing_ok=True)
-        raise
+    with _written_to(folder):
+        try:
+            write_atomically(path, content)
+            write_model_json(folder, changed)
+        except BaseException:
+            if new:
+                path.unlink(missing_ok=True)
+            raise
     for old in replaced:
         if old.file != plan.file:
             (folder / old.file).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A bundle is written at once or not at all, and nothing of the user's is lost."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def test_nothing_is_left_when_it_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", ["sub", "sub/sub"])
+def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file is no folder: name another with --out"):
+        check_out(tmp_path / "file" / below, tmp_path / "psanet.pth")
+
+
+def test_what_cannot_be_written_is_said_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"out cannot be written \(No space left on device\): make room"):  # noqa: SIM117
+        with staged_bundle(tmp_path / "out"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_old_bundle_stays_when_the_new_one_fails(tmp_path: Path) -> None:
     def fail() -> None:
         with staged_bundle(tmp_path) as staging:
@@ -75,7 +90,7 @@ def test_engines_of_an_old_bundle_are_there_as_long_as_its_model_json_is(
     (tmp_path / "sm80.plan").write_text("built from the old model")
     replace = Path.replace
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no space"), staged_bundle(tmp_path) as staging:
+    with pytest.raises(OutputError, match=r"no space left.*make room"), staged_bundle(tmp_path) as staging:
         write(staging, "new")
     assert (tmp_path / "sm80.plan").is_file()
     assert sorted(contents(tmp_path)) == ["model.json", "model.onnx", "sm80.plan"]

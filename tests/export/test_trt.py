@@ -20,7 +20,7 @@ import torch
 import export.trt
 import export.trt_models
 from export.build import build_model
-from export.errors import CalibrationError, UnavailableError
+from export.errors import CalibrationError, OutputError, UnavailableError
 from export.half import to_half
 from export.output import add_plan
 from export.quantize import quantize, to_symmetric
@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_when_an_engine_joins_leaves_the_bundle_as_it_was(
     before = {path.name: path.read_bytes() for path in exported.folder.iterdir()}
     monkeypatch.setattr(f"export.output.{step}", fails_with(OSError(errno.ENOSPC, "No space left on device")))
     plan = exported.plan.__class__(**{**vars(exported.plan), "file": "new.plan"})
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         add_plan(read_bundle(exported.folder), plan, b"new")
     assert {path.name: path.read_bytes() for path in exported.folder.iterdir()} == before
 
