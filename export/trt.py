@@ -26,7 +26,7 @@ import numpy as np
 
 from export import plugin as psa_plugin
 from export.build import written_form
-from export.errors import ExportError, UnavailableError, VerificationError
+from export.errors import ExportError, OutputError, UnavailableError, VerificationError
 from export.onnx import model_info
 from export.output import add_plan, check_out, staged_bundle
 from export.source import find_source
@@ -98,13 +98,19 @@ def export_trt(
             f"{checkpoint.path} is tested on whole images of any size, for which no engine is built: export "
             "it with python -m export.onnx for ONNX Runtime, or add --test-mode sliding for one of windows"
         )
-    folder = Path(out or _own_folder(model) or source.default_out)
+    own = None if out else _own_folder(model)
+    folder = Path(out or own or source.default_out)
     check_out(folder, checkpoint.path)
     network = build_from_checkpoint(checkpoint)
     models = make_models(network, describe(checkpoint), wanted)
     form = written_form(models.kept, network.config)
     info = model_info(checkpoint, folder, wanted.precision, form)
     joined = _bundle_of_same_network(folder, info)
+    if own is not None and joined is None:
+        raise OutputError(
+            f"{own} is of another network, or of this one read otherwise, and nobody asked to replace it: "
+            "leave out what differs, or name another folder with --out"
+        )
     with tempfile.TemporaryDirectory(prefix="psanet-trt-") as scratch:
         comparison = verify_model(Path(scratch), models.typed, info, network, models.images)
         # With a file of its own for the plan, the bundle's must be as good.
@@ -212,7 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.calib is not None and args.precision != "int8":
         parser.error("--calib goes with --precision int8: leave it out")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("export").setLevel(logging.INFO)
+    for logger in (log, logging.getLogger("export")):  # run as a command, this module is no child of export
+        logger.setLevel(logging.INFO)
     try:
         wanted = Wanted(args.precision, args.max_batch, args.runtime, args.target, args.plugin, args.calib)
         exported = export_trt(

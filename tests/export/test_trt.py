@@ -39,6 +39,7 @@ from inference.tensorrt_library import Library, Profile, Request, load_library
 from models.checkpoint import build_from_checkpoint, load_checkpoint
 from models.config import ModelConfig
 from models.network import build_network
+from models.options import ArchitectureOptions
 from tests.export.tiny import save_official, tiny_config, tiny_network
 from tests.inference.fake_tensorrt import World, fake_module
 
@@ -156,6 +157,18 @@ def test_another_engine_joins_a_bundle_of_the_same_network_and_one_of_its_kind_r
     assert read_bundle(exported.folder).info.plans == (exported.plan, again.plan)
     files = {path.name for path in exported.folder.iterdir()}
     assert files == {"model.onnx", "model.json", exported.plan.file, again.plan.file}
+
+
+@without_gpu
+def test_a_bundle_that_is_only_given_is_never_replaced(
+    exported: Exported, quick: onnx.ModelProto, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in exported.folder.iterdir()}
+    with pytest.raises(OutputError, match="read otherwise.*name another folder with --out"):
+        export_trt(
+            exported.folder, wanted=Wanted(), options=ArchitectureOptions(normalization_factor=2.0)
+        )
+    assert {path.name: path.read_bytes() for path in exported.folder.iterdir()} == before
 
 
 @pytest.mark.usefixtures("unverified")
