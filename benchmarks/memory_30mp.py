@@ -30,7 +30,7 @@ LIMIT_MIB = 4096
 class NoNetwork:
     """Gives the same logits for every window."""
 
-    name, device, preferred_batch, max_batch = "none", "cpu", 1, None
+    name, device, preferred_batch, max_batch, limits_hw = "none", "cpu", 1, None, None
     crop_hw, coarse_hw = PRESETS[MODEL].crop_hw, PRESETS[MODEL].feature_hw
 
     def __init__(self) -> None:

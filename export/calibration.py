@@ -125,7 +125,7 @@ class _Recorder:
     just the pixels that the network would see."""
 
     name, device = "recorder", "cpu"
-    preferred_batch, max_batch = 1, 1
+    preferred_batch, max_batch, limits_hw = 1, 1, None
 
     def __init__(self, info: ModelInfo) -> None:
         self.crop_hw, self.coarse_hw = info.crop_hw, info.architecture.feature_hw

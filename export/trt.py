@@ -26,12 +26,21 @@ import numpy as np
 
 from export import plugin as psa_plugin
 from export.build import written_form
-from export.errors import ExportError, OutputError, UnavailableError, VerificationError
+from export.errors import ExportError, OutputError, VerificationError
 from export.onnx import model_info
 from export.output import add_plan, check_out, staged_bundle
 from export.source import find_source
-from export.trt_build import build_plan
-from export.trt_models import MAX_BATCH, Wanted, batch_profile, make_models, verify_model, verify_plan
+from export.trt_build import build_plan, plan_facts
+from export.trt_models import (
+    MAX_BATCH,
+    WHOLE_BATCH,
+    Wanted,
+    make_models,
+    shapes_for,
+    verify_model,
+    verify_plan,
+)
+from export.trt_sizes import make_profile, parse_sizes
 from export.trt_targets import RUNTIMES, Targets, choose_library, choose_targets
 from export.verify import Comparison
 from inference.bundle import (
@@ -48,9 +57,9 @@ from inference.bundle import (
 )
 from inference.cache import Cache, default_folder
 from inference.engines.pytorch import describe
-from inference.engines.tensorrt import Gpu, find_gpu
+from inference.engines.tensorrt import find_gpu
 from inference.errors import InferenceError
-from inference.tensorrt_library import Library, Profile, Request
+from inference.tensorrt_library import Library, Request
 from models.checkpoint import CheckpointError, build_from_checkpoint
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 
@@ -60,7 +69,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Exported:
     """An engine that was written. comparison: of it, where it was run, else of the file it was built from;
-    cached: whether it had been built before; seconds: all in all."""
+    cached: whether it had been built before; seconds: all in all; memory_bytes: what the engine works in on
+    the GPU beside its weights, as the library says, None where it did not."""
 
     folder: Path
     plan: PlanInfo
@@ -68,6 +78,7 @@ class Exported:
     cached: bool
     seconds: float
     size_bytes: int
+    memory_bytes: int | None = None
 
 
 def export_trt(
@@ -93,11 +104,7 @@ def export_trt(
         psa_plugin.register(library.module)
     source = find_source(model, dataset=dataset, options=options or ArchitectureOptions())
     checkpoint = source.checkpoint
-    if checkpoint.protocol.mode == "whole":
-        raise UnavailableError(
-            f"{checkpoint.path} is tested on whole images of any size, for which no engine is built: export "
-            "it with python -m export.onnx for ONNX Runtime, or add --test-mode sliding for one of windows"
-        )
+    sizes, max_batch = shapes_for(describe(checkpoint), wanted)
     own = None if out else _own_folder(model)
     folder = Path(out or own or source.default_out)
     check_out(folder, checkpoint.path)
@@ -118,13 +125,13 @@ def export_trt(
             verify_model(Path(scratch), models.kept, info, network, models.images)
     typed = psa_plugin.prepare(models.typed) if wanted.plugin else models.typed
     content = typed.SerializeToString()
-    profile = batch_profile(typed, wanted.max_batch)
+    profile = make_profile(typed, sizes, max_batch)
     built = build_plan(
         library,
         content,
         Request(profile, targets.requested, wanted.plugin),
         cache=cache,
-        facts=_facts(content, library, targets, profile, wanted, gpu),
+        facts=plan_facts(content, library, targets, profile, wanted, gpu),
     )
     plan = PlanInfo(
         file=_file_name(library, targets, wanted, built.content),
@@ -132,10 +139,11 @@ def export_trt(
         runtime_version=library.version,
         target=targets.written,
         precision=wanted.precision,
-        max_batch=wanted.max_batch,
+        max_batch=max_batch,
         psa_form="plugin" if wanted.plugin else form,
         sha256=hashlib.sha256(built.content).hexdigest(),
         verified=False,
+        sizes=sizes.all if sizes else None,
     )
     if gpu is not None and gpu.target in targets.written.split("+"):
         comparison = verify_plan(info, plan, built.content, network, models.images)
@@ -149,7 +157,7 @@ def export_trt(
             write_model_json(staging, dataclasses.replace(info, plans=(plan,)))
     log.info("wrote %s: %s", folder / plan.file, comparison)
     seconds = time.perf_counter() - started
-    return Exported(folder, plan, comparison, built.cached, seconds, len(built.content))
+    return Exported(folder, plan, comparison, built.cached, seconds, len(built.content), built.memory_bytes)
 
 
 def _own_folder(model: str | Path) -> Path | None:
@@ -180,30 +188,6 @@ def _bundle_of_same_network(folder: Path, info: ModelInfo) -> Bundle | None:
     return bundle if ours == theirs else None
 
 
-def _facts(
-    content: bytes,
-    library: Library,
-    targets: Targets,
-    profile: Profile,
-    wanted: Wanted,
-    gpu: Gpu | None,
-) -> dict[str, object]:
-    """All that a plan depends on, for the cache."""
-    kernel = psa_plugin.KERNEL.read_bytes() + Path(psa_plugin.__file__).read_bytes() if wanted.plugin else b""
-    return {
-        "format": 1,
-        "model": hashlib.sha256(content).hexdigest(),
-        "library": library.runtime,
-        "version": library.version,
-        "targets": targets.written,
-        # Kernels are chosen by timing them on this very GPU.
-        "gpu": [gpu.name, gpu.target, gpu.memory_bytes] if gpu and library.times_kernels else None,
-        "precision": wanted.precision,
-        "profile": [profile.least, profile.usual, profile.most],
-        "plugin": hashlib.sha256(kernel).hexdigest() if wanted.plugin else None,
-    }
-
-
 def _file_name(library: Library, targets: Targets, wanted: Wanted, content: bytes) -> str:
     """Another for every plan: one that replaces another never lies under a name that model.json describes
     otherwise."""
@@ -221,7 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for logger in (log, logging.getLogger("export")):  # run as a command, this module is no child of export
         logger.setLevel(logging.INFO)
     try:
-        wanted = Wanted(args.precision, args.max_batch, args.runtime, args.target, args.plugin, args.calib)
+        sizes = None if args.sizes is None else parse_sizes(args.sizes)
+        wanted = Wanted(
+            args.precision, args.max_batch, args.runtime, args.target, args.plugin, args.calib, sizes
+        )
         exported = export_trt(
             args.ckpt,
             args.out,
@@ -253,6 +240,7 @@ def _figures(exported: Exported) -> dict[str, object]:
         "target": plan.target,
         "precision": plan.precision,
         "max_batch": plan.max_batch,
+        "sizes": plan.sizes,
         "psa_form": plan.psa_form,
         "compared": "engine" if plan.verified else "onnx",
         "max_logit_error": float(np.format_float_scientific(comparison.max_logit_error, 2)),
@@ -262,6 +250,7 @@ def _figures(exported: Exported) -> dict[str, object]:
         "cached": exported.cached,
         "seconds": round(exported.seconds, 2),
         "bytes": exported.size_bytes,
+        "device_memory_bytes": exported.memory_bytes,
     }
 
 
@@ -278,7 +267,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=get_args(Precision), default="fp16")
     parser.add_argument("--calib", type=Path, metavar="DIR", help="images for --precision int8")
     parser.add_argument(
-        "--max-batch", type=int, default=MAX_BATCH, metavar="N", help="images in a call at most; default 8"
+        "--max-batch",
+        type=int,
+        metavar="N",
+        help=f"images in a call at most; default {MAX_BATCH}, and {WHOLE_BATCH} for whole images",
+    )
+    parser.add_argument(
+        "--sizes",
+        metavar="LEAST,USUAL,MOST",
+        help="for networks tested on whole images: sizes that the engine takes and is tuned for, "
+        "HEIGHTxWIDTH each; default: what the test protocol makes of pictures like the training's crops",
     )
     parser.add_argument(
         "--runtime", choices=RUNTIMES, default="auto", help="which TensorRT builds and runs it"

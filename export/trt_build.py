@@ -6,16 +6,22 @@ before for the same model, library, GPUs, shapes and options comes from the cach
     built = build_plan(library, content, request, cache=Cache(default_folder()), facts={…})
 """
 
+import hashlib
 import logging
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
+from export import plugin as psa_plugin
+from export.trt_models import Wanted
+from export.trt_targets import Targets
 from inference.cache import Cache, Facts
-from inference.tensorrt_library import Library, Plan, Progress, Request
+from inference.engines.tensorrt import Gpu
+from inference.tensorrt_library import Library, Plan, Profile, Progress, Request
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +30,11 @@ _TICK_S = 0.2
 
 @dataclass(frozen=True)
 class Built:
-    """A plan. cached: whether it was built before."""
+    """A plan. cached: whether it was built before; memory_bytes: what it works in on the GPU, where known."""
 
     content: bytes
     cached: bool
+    memory_bytes: int | None = None
 
 
 def build_plan(
@@ -43,7 +50,7 @@ def build_plan(
         kept = cache.load("plan", facts)
         if kept is not None:
             log.info("the engine was built before and comes from %s", cache.folder)
-            return Built(kept, True)
+            return Built(kept, True, int(cache.load("memory", facts) or 0) or None)
         if library.times_kernels:
             earlier = cache.load("timing", timing) or b""
             request = Request(request.profile, request.targets, request.plugins, earlier)
@@ -51,9 +58,30 @@ def build_plan(
     plan = _build_in_thread(library, model, request)
     if cache is not None:
         cache.store("plan", facts, plan.content)
+        if plan.memory_bytes:
+            cache.store("memory", facts, str(plan.memory_bytes).encode())
         if plan.timing_cache:
             cache.store("timing", timing, plan.timing_cache)
-    return Built(plan.content, False)
+    return Built(plan.content, False, plan.memory_bytes)
+
+
+def plan_facts(
+    content: bytes, library: Library, targets: Targets, profile: Profile, wanted: Wanted, gpu: Gpu | None
+) -> Facts:
+    """All that the plan of an ONNX file depends on, for the cache."""
+    kernel = psa_plugin.KERNEL.read_bytes() + Path(psa_plugin.__file__).read_bytes() if wanted.plugin else b""
+    return {
+        "format": 1,
+        "model": hashlib.sha256(content).hexdigest(),
+        "library": library.runtime,
+        "version": library.version,
+        "targets": targets.written,
+        # Kernels are chosen by timing them on this very GPU.
+        "gpu": [gpu.name, gpu.target, gpu.memory_bytes] if gpu and library.times_kernels else None,
+        "precision": wanted.precision,
+        "profile": [profile.least, profile.usual, profile.most],
+        "plugin": hashlib.sha256(kernel).hexdigest() if wanted.plugin else None,
+    }
 
 
 class Bar:

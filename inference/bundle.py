@@ -38,7 +38,8 @@ class PlanInfo:
     file: its name in the folder; runtime, runtime_version: what built it and alone can run it; target: the
     compute capabilities that it runs on ("sm89"), separated by "+"; precision, max_batch: images in a call
     at most; psa_form: "function" or "plugin"; sha256: of the plan; verified: whether it was run on a GPU and
-    compared with the network.
+    compared with the network; sizes: for whole images, the least, the usual and the most height and width,
+    None for windows of the crop.
     """
 
     file: str
@@ -50,6 +51,7 @@ class PlanInfo:
     psa_form: str
     sha256: str
     verified: bool
+    sizes: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         inside = Path(self.file).name == self.file and self.file.endswith(PLAN_SUFFIX)
@@ -57,6 +59,9 @@ class PlanInfo:
         _require(self.runtime in get_args(Runtime), f"runtime {self.runtime!r} is not known")
         _require(self.precision in get_args(Precision), f"precision {self.precision!r} is not known")
         _require(self.max_batch >= 1, f"max_batch must be 1 or more, not {self.max_batch}")
+        sizes = self.sizes
+        whole = sizes is None or (len(sizes) == 3 and all(len(hw) == 2 and min(hw) >= 1 for hw in sizes))
+        _require(whole, f"a plan's sizes {sizes} are not three of height and width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +265,10 @@ def _number(value: Any) -> float:
 
 def _plan(value: Any) -> PlanInfo:
     texts = {"file", "runtime", "runtime_version", "target", "precision", "psa_form", "sha256"}
-    readers = {**dict.fromkeys(texts, _TEXT), "max_batch": _WHOLE, "verified": _typed(bool)}
+    sizes = _optional(_sequence(_sequence(_WHOLE)))
+    readers = {
+        **dict.fromkeys(texts, _TEXT), "max_batch": _WHOLE, "verified": _typed(bool), "sizes": sizes,
+    }  # fmt: skip
     return PlanInfo(**{key: readers[key](item) for key, item in _typed(dict)(value).items()})
 
 

@@ -63,7 +63,8 @@ def plan_mmsegmentation(
         mirrored=flip,
         confidence=confidence,
         probabilities=probabilities,
-        architecture=info.architecture if engine.crop_hw is None else None,
+        # An engine with limits has set its memory aside.
+        architecture=info.architecture if engine.crop_hw is None and engine.limits_hw is None else None,
         batch=min(engine.preferred_batch, engine.max_batch or engine.preferred_batch),
         block_hw=BLOCK_HW_HOST if on_host else BLOCK_HW_DEVICE,
         block_values=BLOCK_VALUES_HOST if on_host else BLOCK_VALUES_DEVICE,
@@ -78,6 +79,7 @@ def _coarse_of(info: ModelInfo, engine: Engine) -> Callable[[tuple[int, int]], t
 
     def of_any(window_hw: tuple[int, int]) -> tuple[int, int]:
         network = info.architecture
+        _require_within(window_hw, engine)
         if not network.any_size:  # nothing is known of how it shrinks; the size is an estimate
             height, width = (math.ceil(side / network.output_stride) for side in window_hw)
             return height, width
@@ -91,6 +93,20 @@ def _coarse_of(info: ModelInfo, engine: Engine) -> Callable[[tuple[int, int]], t
         return network.feature_hw_of(window_hw)
 
     return of_any
+
+
+def _require_within(window_hw: tuple[int, int], engine: Engine) -> None:
+    limits = engine.limits_hw
+    if limits is None or all(
+        low <= side <= high for low, side, high in zip(limits[0], window_hw, limits[1], strict=True)
+    ):
+        return
+    size, least, most = (f"{height}x{width}" for height, width in (window_hw, *limits))
+    raise ParameterError(
+        f"at this scale the image has {size} pixels, and this {engine.name} engine takes {least} to {most}: "
+        "choose another scale or base_size, another engine (onnxruntime), or build this one for it "
+        "(python -m export.trt --sizes LEAST,USUAL,MOST)"
+    )
 
 
 class MmsegmentationRun:

@@ -10,6 +10,7 @@ file or a bundle (`export/trt.py`). Nothing is imported before `load_library` is
 
 import importlib
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +31,8 @@ _INSTALL: dict[Runtime, str] = {
     "tensorrt_rtx": "run make setup, or pip install '.[trt]' (Linux, x86-64)",
 }
 _OLDEST = (10, 13)
+_MEMORY = re.compile(r"Total Activation Memory: (\d+) bytes")
+"""What a build says, at the end, of the memory that the plan will work in."""
 
 Shape = tuple[int, int, int, int]
 
@@ -67,10 +70,12 @@ class Request:
 @dataclass(frozen=True)
 class Plan:
     """What a build gives. timing_cache: to keep for the next build, None where the library has no use for
-    one."""
+    one; memory_bytes: what the plan works in on the GPU, beside its weights, None where the library did not
+    say."""
 
     content: bytes
     timing_cache: bytes | None
+    memory_bytes: int | None = None
 
 
 class BuildCancelledError(EngineError):
@@ -148,7 +153,7 @@ class Library:
                 raise BuildCancelledError("the build was given up")
             raise EngineError(f"{self.title} could not build an engine: {recorder.reason}")
         timings = bytes(config.get_timing_cache().serialize()) if self.times_kernels else None
-        return Plan(bytes(content), timings)
+        return Plan(bytes(content), timings, recorder.memory_bytes)
 
     def deserialize(self, plan: bytes) -> "Loaded":
         """Loads a plan onto the current GPU. Raises EngineError, which says why it cannot be."""
@@ -223,6 +228,7 @@ class _Recorder:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._errors: list[str] = []
+        self.memory_bytes: int | None = None
         self.logger = _logger(library.module, self._take)
 
     @property
@@ -247,6 +253,9 @@ class _Recorder:
 
     def _take(self, is_error: bool, message: str) -> None:
         log.debug("%s: %s", self._library.title, message)
+        # There is no call that tells before the plan is loaded, on a GPU.
+        if found := _MEMORY.search(message):
+            self.memory_bytes = int(found[1])
         if is_error:
             self._errors.append(message.strip().partition("\n")[0])
 

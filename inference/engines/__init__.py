@@ -31,9 +31,10 @@ class Engine(Protocol):
     """A model that is ready to run. Keeps no state between calls; any thread may call `infer`.
 
     name: "onnxruntime", "torch" …; device: "cpu", "cuda" or "cuda:N"; crop_hw: size of the images that it
-    takes, None for any size, the same within a call; coarse_hw: size of its logits for images of `crop_hw`,
-    or of the model's own crop; preferred_batch: images in a call that make it fast; max_batch: images in a
-    call that it can take, None for any number.
+    takes, None for any size, the same within a call; limits_hw: the least and the most that any size may be,
+    where the engine has set its memory aside for that, else None; coarse_hw: size of its logits for images of
+    `crop_hw`, or of the model's own crop; preferred_batch: images in a call that make it fast; max_batch:
+    images in a call that it can take, None for any number.
     """
 
     @property
@@ -42,6 +43,8 @@ class Engine(Protocol):
     def device(self) -> str: ...
     @property
     def crop_hw(self) -> tuple[int, int] | None: ...
+    @property
+    def limits_hw(self) -> tuple[tuple[int, int], tuple[int, int]] | None: ...
     @property
     def coarse_hw(self) -> tuple[int, int]: ...
     @property

@@ -30,6 +30,7 @@ class OnnxRuntimeEngine:
         self.device = device
         self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
         self.crop_hw = _check(bundle, self._session)
+        self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
         self.preferred_batch = 1 if device == "cpu" else 8
         self.max_batch: int | None = _fixed(self._session.get_inputs()[0].shape[0])
         self.coarse_hw = self._coarse_hw(bundle.info, self._session)

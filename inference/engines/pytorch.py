@@ -36,6 +36,7 @@ class PyTorchEngine:
         self.device = device
         config = network.config
         self.crop_hw: tuple[int, int] | None = None if config.any_size else config.crop_hw
+        self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
         self.coarse_hw = config.feature_hw
         self.preferred_batch = 1 if device == "cpu" else 8
         self.max_batch: int | None = None

@@ -113,7 +113,10 @@ class TensorRTEngine:
         _check_tensors(library, engine, bundle)
         least, usual, most = (tuple(shape) for shape in engine.get_tensor_profile_shape("image", 0))
         self._least, self._most = least, most
-        self.crop_hw: tuple[int, int] | None = info.crop_hw if least[2:] == most[2:] else None
+        one_size = least[2:] == most[2:] and info.test_mode != "whole"
+        self.crop_hw: tuple[int, int] | None = info.crop_hw if one_size else None
+        limits = (least[2], least[3]), (most[2], most[3])
+        self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None if one_size else limits
         self.max_batch: int | None = most[0]
         self.preferred_batch = usual[0]
         self._lock, self._device = threading.Lock(), device
@@ -184,7 +187,8 @@ class TensorRTEngine:
         if not inside or dtype != torch.float32:
             raise EngineError(
                 f"{self.plan.file} takes float32 images of {limits[0]} to {limits[1]}, not {dtype} {shape}: "
-                "build it for larger ones (python -m export.trt --max-batch …)"
+                "build it for others (python -m export.trt --max-batch N, and for whole images "
+                "--sizes LEAST,USUAL,MOST)"
             )
 
 
@@ -274,7 +278,7 @@ def _check_tensors(library: Library, engine: Any, bundle: Bundle) -> None:
     if found != {"image": (modes.INPUT, kinds.FLOAT), "logits": (modes.OUTPUT, kinds.FLOAT)}:
         raise BundleError(f"the engine in {bundle.folder} has other inputs and outputs: {_command(bundle)}")
     sides, crop_hw = tuple(engine.get_tensor_shape("image"))[2:], bundle.info.crop_hw
-    if sides != crop_hw and -1 not in sides:
+    if sides != crop_hw and -1 not in sides and bundle.info.test_mode != "whole":
         raise BundleError(
             f"the engine in {bundle.folder} takes images of {sides} and model.json says {crop_hw}: they "
             f"belong to different models; {_command(bundle)}"

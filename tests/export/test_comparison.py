@@ -34,6 +34,7 @@ class FakeEngine:
     """The network's own logits, spoilt by `change`."""
 
     name, device, crop_hw, coarse_hw, preferred_batch = "fake", "cpu", SIZE_HW, COARSE_HW, 1
+    limits_hw = None
 
     def __init__(self, change: Any = lambda logits: logits, max_batch: int | None = None) -> None:
         self.change, self.max_batch = change, max_batch

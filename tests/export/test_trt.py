@@ -1,7 +1,6 @@
 """From a checkpoint to a TensorRT engine: real ones of TensorRT for RTX, built without a GPU; joining a
 bundle, the cache, and everything that must leave nothing behind."""
 
-import dataclasses
 import errno
 import json
 import logging
@@ -24,7 +23,6 @@ from export.errors import CalibrationError, OutputError, UnavailableError
 from export.half import to_half
 from export.output import add_plan
 from export.quantize import quantize, to_symmetric
-from export.source import Source
 from export.trt import Exported, export_trt, main
 from export.trt_build import Bar
 from export.trt_models import Wanted
@@ -165,9 +163,7 @@ def test_a_bundle_that_is_only_given_is_never_replaced(
 ) -> None:
     before = {path.name: path.read_bytes() for path in exported.folder.iterdir()}
     with pytest.raises(OutputError, match="read otherwise.*name another folder with --out"):
-        export_trt(
-            exported.folder, wanted=Wanted(), options=ArchitectureOptions(normalization_factor=2.0)
-        )
+        export_trt(exported.folder, wanted=Wanted(), options=ArchitectureOptions(normalization_factor=2.0))
     assert {path.name: path.read_bytes() for path in exported.folder.iterdir()} == before
 
 
@@ -381,17 +377,6 @@ def test_activations_beyond_float16_are_refused(
         export_trt(checkpoint, tmp_path / "out", wanted=Wanted())
 
 
-def test_a_network_of_whole_images_is_refused_at_once(
-    checkpoint: Path, fake: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = load_checkpoint(checkpoint)
-    whole = dataclasses.replace(loaded, protocol=dataclasses.replace(loaded.protocol, mode="whole"))
-    monkeypatch.setattr(export.trt, "find_source", lambda *args, **options: Source(whole, tmp_path / "out"))
-    with pytest.raises(UnavailableError, match="whole images of any size.*--test-mode sliding"):
-        export_trt(checkpoint, wanted=Wanted())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_targets_are_what_the_library_and_the_gpu_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     rtx = Library("tensorrt_rtx", fake_module("tensorrt_rtx 1.7", World()))
     proper = Library("tensorrt", fake_module("tensorrt 10.13", World()))
@@ -460,7 +445,7 @@ def test_an_int8_engine_is_calibrated_on_the_folder(
         cv2.imwrite(str(calib / f"{seed}.png"), cv2.blur(pixels, (5, 5)))
     seen: list[int] = []
 
-    def build(network: Any, *, precision: str, calibration: Any) -> onnx.ModelProto:
+    def build(network: Any, *, precision: str, calibration: Any, any_size: bool) -> onnx.ModelProto:
         images = list(calibration)
         seen.append(len(images))
         return quantize(quick, images)

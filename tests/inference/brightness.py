@@ -35,6 +35,7 @@ class BrightnessEngine:
     coarse_hw: tuple[int, int] = (9, 9)
     preferred_batch: int = 4
     max_batch: int | None = None
+    limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
     def to_device(self, array: Any) -> Any:

@@ -32,7 +32,7 @@ class ConvolutionEngine:
     (torch.from_numpy, say).
     """
 
-    name, device, max_batch = "made", "cpu", None
+    name, device, max_batch, limits_hw = "made", "cpu", None, None
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class AnySizeEngine:
     """
 
     name, device, crop_hw, coarse_hw, max_batch = "made", "cpu", None, (5, 5), None
+    limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def __init__(
         self, classes: int = 5, *, stride: int = 8, preferred_batch: int = 4, convert: Any = None

@@ -45,7 +45,7 @@ class FakeEngine:
     """
 
     name, device, crop_hw, coarse_hw = "fake", "cpu", (65, 65), (9, 9)
-    preferred_batch, max_batch = 4, None
+    preferred_batch, max_batch, limits_hw = 4, None, None
 
     def __init__(self) -> None:
         self.gate = threading.Event()
