@@ -70,6 +70,9 @@ class Side:
 
 def main() -> None:
     args = _arguments()
+    if args.data_root is None or args.list_path is None or args.calib is None:
+        print("skipped: needs labelled images, name them with --data-root, --list and --calib")
+        return
     pairs = pairs_of_list(args.data_root, args.list_path)[:: args.every][: args.limit]
     scales = [float(scale) for scale in args.scales.split(",")]
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,10 +116,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ckpt", required=True, metavar="FILE|BUNDLE|NAME")
-    parser.add_argument("--data-root", type=Path, required=True, help="what the list's paths start from")
-    parser.add_argument("--list", type=Path, required=True, dest="list_path", help="`image label` a line")
-    parser.add_argument("--calib", type=Path, required=True, help="images that are not in the list")
+    parser.add_argument("--ckpt", default="psanet18_camvid", metavar="FILE|BUNDLE|NAME")
+    parser.add_argument("--data-root", type=Path, help="what the list's paths start from")
+    parser.add_argument("--list", type=Path, dest="list_path", help="`image label` a line")
+    parser.add_argument("--calib", type=Path, help="images that are not in the list")
     parser.add_argument("--bundles", type=Path, help="keeps the bundles here, and takes those that are")
     parser.add_argument("--scales", default="1.0")
     parser.add_argument("--flip", action="store_true")
