@@ -5,6 +5,7 @@ with staged_bundle(Path("psanet50")) as folder:
 """
 
 import dataclasses
+import errno
 import os
 import shutil
 import tempfile
@@ -67,9 +68,14 @@ def staged_bundle(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _written_to(out: Path) -> Iterator[None]:
+    """Says the mend of what goes wrong in writing; the body may fail in other ways, which stay as they are."""
     try:
         yield
     except OSError as error:
+        # A full disk is told of by a write, which knows no name.
+        named = str(error.filename or "").startswith(str(out.parent))
+        if not named and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
         reason = error.strerror or error
         raise OutputError(
             f"{out} cannot be written ({reason}): make room, or name another folder with --out"

@@ -130,3 +130,9 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     file.write_text("weights")
     with pytest.raises(OutputError, match="no folder"):
         check_out(file, file)
+
+
+def test_errors_of_other_files_are_not_taken_for_the_outputs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), staged_bundle(tmp_path / "bundle"):
+        Path("elsewhere/absent.onnx").read_bytes()
+    assert not any(tmp_path.iterdir())
