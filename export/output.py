@@ -68,7 +68,7 @@ def staged_bundle(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _written_to(out: Path) -> Iterator[None]:
-    """Says the mend of what goes wrong in writing; the body may fail in other ways, which stay as they are."""
+    """Says the mend of what goes wrong in writing; what else fails in the body stays as it is."""
     try:
         yield
     except OSError as error:

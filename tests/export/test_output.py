@@ -83,7 +83,7 @@ def test_engines_of_an_old_bundle_are_there_as_long_as_its_model_json_is(
 ) -> None:
     def fail(self: Path, target: Path) -> Path:
         if target.name == "model.json":
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
         return replace(self, target)
 
     write(tmp_path, "old")
