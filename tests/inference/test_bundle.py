@@ -198,3 +198,31 @@ def test_a_plan_is_a_plan_file_in_the_bundle(file: str) -> None:
             sha256="",
             verified=False,
         )
+
+
+def made_plan_info(**changes: Any) -> PlanInfo:
+    values: dict[str, Any] = {
+        "file": "a.plan", "runtime": "tensorrt_rtx", "runtime_version": "1.7", "target": "sm89",
+        "precision": "fp16", "max_batch": 1, "psa_form": "function", "sha256": "ab", "verified": False,
+    }  # fmt: skip
+    return PlanInfo(**(values | changes))
+
+
+def test_sizes_of_a_plan_are_read_back_and_older_files_have_none(tmp_path: Path) -> None:
+    plans = (made_plan_info(), made_plan_info(file="b.plan", sizes=((32, 32), (48, 64), (64, 96))))
+    folder = make_bundle(tmp_path / "b", made_info(plans=plans))
+    assert read_bundle(folder).info.plans == plans
+    values = json.loads((folder / "model.json").read_text())["plans"]
+    del values[0]["sizes"]
+    rewrite(folder, plans=values)
+    assert read_bundle(folder).info.plans == plans
+    for sizes in (
+        [[32, 32]],
+        [[32, 32], [48, 64], [64]],
+        [[32, 32], [48, 64], [0, 64]],
+        "32x32",
+        [[1, 2], [3, 4], "5"],
+    ):
+        rewrite(folder, plans=[values[0] | {"sizes": sizes}])
+        with pytest.raises(BundleError, match="model.json"):
+            read_bundle(folder)

@@ -17,6 +17,7 @@ from inference.predictor import Predictor
 from models.config import ModelConfig
 from tests.inference.fakes import AnySizeEngine, ConvolutionEngine, made_info
 from tests.mmseg_oracle import mmsegmentation_probabilities, mmsegmentation_views
+from tests.models.mmseg_network import mmseg_config
 
 SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 BOX: dict[str, Any] = {"base_size": 96, "base_short": 48}
@@ -337,3 +338,25 @@ def test_memory_peaks_below_what_the_plan_says(image_hw: tuple[int, int], option
         tracemalloc.stop()
     # Python objects come on top; engine calls and blocks take turns, and are planned as if they did not.
     assert 0.4 * plan.peak_bytes <= peak <= plan.peak_bytes + (1 << 17)
+
+
+def test_a_picture_beyond_an_engines_limits_is_refused_before_any_work() -> None:
+    engine = AnySizeEngine()
+    engine.limits_hw = (16, 16), (48, 96)
+    predictor = Predictor(whole_info(), engine)
+    assert predictor.predict(made_image(40, 80)).labels.shape == (40, 80)
+    engine.shapes.clear()
+    for hw, scale, size in (((80, 40), 1.0, "96x48"), ((40, 80), 1.5, "72x144"), ((40, 80), 0.25, "12x24")):
+        with pytest.raises(ParameterError, match=f"has {size} pixels.* takes 16x16 to 48x96: .*--sizes"):
+            predictor.predict(made_image(*hw), scales=(1.0, scale))
+    assert engine.shapes == []
+
+
+def test_the_memory_of_an_engine_with_limits_is_its_own() -> None:
+    config = mmseg_config()
+    engine = AnySizeEngine()
+    free = Predictor(whole_info(architecture=config), engine).plan((48, 96))
+    engine.limits_hw = (16, 16), (48, 96)
+    limited = Predictor(whole_info(architecture=config), engine).plan((48, 96))
+    assert free.memory["attention maps"] > 0
+    assert limited.memory["attention maps"] == 0

@@ -187,6 +187,7 @@ def test_a_plan_for_many_sizes_takes_them_and_no_others(machine: Machine) -> Non
     machine.put(made_plan((1, 3, 33, 33), (2, 3, 65, 97)), info={"test_mode": "whole"}, max_batch=2)
     engine = machine.open()
     assert engine.crop_hw is None
+    assert engine.limits_hw == ((33, 33), (65, 97))
     for shape in ((1, 33, 97), (2, 65, 97), (1, 33, 97), (1, 33, 97), (2, 33, 33)):
         images = some_images(*shape)
         np.testing.assert_allclose(engine.infer(images), expected_logits(images), rtol=1e-5)
@@ -204,6 +205,16 @@ def test_images_that_the_plan_does_not_take_are_refused(rtx: Machine, images: np
         EngineError, match=r"a\.plan takes float32 images of \(1, 3, 33, 33\) to \(4, 3, 33, 33\)"
     ):
         rtx.open().infer(images)
+
+
+def test_a_plan_for_whole_images_of_one_size_is_no_plan_for_the_crop(machine: Machine) -> None:
+    machine.put(made_plan((1, 3, 65, 97), (1, 3, 65, 97)), info={"test_mode": "whole"}, max_batch=1)
+    engine = machine.open()
+    assert (engine.crop_hw, engine.limits_hw) == (None, ((65, 97), (65, 97)))
+    images = some_images(1, 65, 97)
+    np.testing.assert_allclose(engine.infer(images), expected_logits(images), rtol=1e-5)
+    with pytest.raises(EngineError, match="--sizes LEAST,USUAL,MOST"):
+        engine.infer(some_images(1))
 
 
 def test_a_failing_or_closed_engine_says_so(machine: Machine) -> None:
