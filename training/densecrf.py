@@ -58,7 +58,7 @@ def refine(
 ) -> NDArray[np.uint8]:
     """(H, W, 3) RGB and (C, H, W) probabilities to (H, W) class ids; the lowest id wins ties.
 
-    Takes several times the memory of `probabilities` beside them, and holds Python's lock all the time.
+    Takes about eight times the memory of `probabilities` beside them, and holds Python's lock all the time.
     Raises EngineError where the library is missing, ParameterError for sizes that differ and above 255
     classes.
     """
@@ -72,6 +72,7 @@ def refine(
     unary = np.maximum(probabilities, _LEAST).reshape(classes, -1)
     np.negative(np.log(unary, out=unary), out=unary)
     field.setUnaryEnergy(np.ascontiguousarray(unary))
+    del unary
     if parameters.pos_w:
         field.addPairwiseGaussian(sxy=parameters.pos_xy_std, compat=parameters.pos_w)
     if parameters.bi_w:
