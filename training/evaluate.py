@@ -123,7 +123,7 @@ def evaluate(
             **protocol,
         }
         if confusion.counts.any():
-            logger.info("%s", table(confusion, predictor.info.class_names))
+            logger.info("figures by class, in percent:\n%s", table(confusion, predictor.info.class_names))
         if out is not None:
             write_report(out, summary, confusion, counter, jobs, ledger, labels, worst_count)
     return summary
@@ -204,6 +204,8 @@ def main() -> None:
             )
     except InterruptedTraining as error:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:  # a second Ctrl-C
+        parser.exit(130)
     except (InferenceError, DatasetError, CheckpointError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(json.dumps(summary))

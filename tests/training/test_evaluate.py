@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -378,6 +379,28 @@ def test_the_command_takes_every_option_and_ends_with_json(
     assert found == json.loads(json.dumps(found))
     assert (found["images"], found["scales"], found["flip"]) == (3, [0.5, 1.0], False)
     assert len(list((tmp_path / "out/worst").iterdir())) == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_with_what_was_counted_kept(
+    predictor: QuickPredictor,
+    given: dict[str, Any],
+    tmp_path: Path,
+    signum: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def before(number: int) -> None:
+        if number == 2:
+            os.kill(os.getpid(), signum)
+
+    predictor.before = before
+    with pytest.raises(SystemExit) as stopped:
+        run_command(monkeypatch, given, ["--out", str(tmp_path / "out"), "--workers", "0"])
+    assert stopped.value.code == 128 + signum
+    assert f"{signum.name}: what was counted is kept" in capsys.readouterr().err
+    assert len((tmp_path / "out/progress.jsonl").read_text().splitlines()) == 1 + 3
+    assert not (tmp_path / "out/metrics.json").exists()
 
 
 @pytest.mark.parametrize(
