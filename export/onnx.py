@@ -176,6 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerificationError as error:
         print(f"export.onnx: {args.ckpt} was exported but the result was not kept: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("export.onnx: interrupted; nothing was written", file=sys.stderr)
+        return 130
     except (ExportError, CheckpointError, InferenceError, OSError) as error:
         print(f"export.onnx: {error}", file=sys.stderr)
         return 2
