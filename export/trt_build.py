@@ -136,22 +136,26 @@ def _build_in_thread(library: Library, model: bytes, request: Request) -> Plan:
     progress: Progress = bar
     plans: list[Plan] = []
     errors: list[BaseException] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
             plans.append(library.build(model, request, progress))
         except BaseException as error:
             errors.append(error)
+        finally:
+            done.set()
 
     # Not a daemon: the library must not be torn down while it works.
     thread = threading.Thread(target=work, name="build")
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(_TICK_S)
+        # Not `join`: in Python 3.11, one that was interrupted takes the thread for ended though it works.
+        while not done.wait(_TICK_S):
+            pass
     except KeyboardInterrupt:
         bar.stop()
-        thread.join()
+        done.wait()
         raise
     finally:
         bar.close()

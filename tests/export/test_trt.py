@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -291,19 +292,23 @@ def test_a_build_that_fails_or_is_interrupted_leaves_nothing(
     assert "could not build an engine: out of everything" in failing(arguments, capsys)
     fake.world.fails, fake.world.endless = False, True
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "join", interrupted_once())
+        patch.setattr(threading.Event, "wait", interrupted_once())
         assert "interrupted; nothing was written" in failing(arguments, capsys, code=130)
     assert list(tmp_path.iterdir()) == []
 
 
-def interrupted_once() -> Callable[..., None]:
-    """A `join` that Ctrl-C comes into the first time."""
-    join, times = threading.Thread.join, iter([True])
+def interrupted_once() -> Callable[..., bool]:
+    """A `wait` that Ctrl-C comes into the first time, once the build runs."""
+    wait, times = threading.Event.wait, iter([True])
 
-    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
-        if self.name == "build" and next(times, False):
-            raise KeyboardInterrupt
-        join(self, timeout)
+    def interrupted(self: threading.Event, timeout: float | None = None) -> bool:
+        if (
+            timeout is not None
+            and threading.current_thread() is threading.main_thread()
+            and next(times, False)
+        ):
+            signal.raise_signal(signal.SIGINT)
+        return wait(self, timeout)
 
     return interrupted
 
