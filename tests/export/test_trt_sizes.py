@@ -14,6 +14,7 @@ from onnx import parser
 
 import export.trt_models
 from export.build import build_model
+from export.comparison import sample_images
 from export.errors import UnavailableError
 from export.half import to_half
 from export.trt import export_trt, main
@@ -221,3 +222,18 @@ def test_a_checkpoint_of_windows_gets_an_engine_of_windows(checkpoint: Path) -> 
     assert info.test_mode == "sliding"
     assert shapes_for(info, Wanted()) == (None, 8)
     assert shapes_for(info, Wanted(max_batch=3)) == (None, 3)
+
+
+def test_either_form_of_the_psa_mask_in_float16_is_the_network_and_can_be_built() -> None:
+    """The one that is faster in ONNX Runtime could be built, too."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    network, library = tiny_network(CONFIG), load_library("tensorrt_rtx")
+    half = to_half(with_known_remainders(build_model(network, any_size=True, psa_form="pairs")))
+    session = onnxruntime.InferenceSession(half.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size_hw in ((40, 56), (48, 64)):
+        images = sample_images(size_hw)
+        with torch.inference_mode():
+            own = network.coarse_logits(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(session.run(None, {"image": images})[0], own, atol=5e-3)
+    request = Request(Profile((1, 3, 32, 32), (1, 3, 64, 64), (2, 3, 64, 64)), ("sm89",))
+    assert library.build(half.SerializeToString(), request).memory_bytes
