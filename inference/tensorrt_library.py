@@ -31,6 +31,7 @@ _INSTALL: dict[Runtime, str] = {
     "tensorrt_rtx": "run make setup, or pip install '.[trt]' (Linux, x86-64)",
 }
 _OLDEST = (10, 13)
+_KEPT_ERRORS = 4
 _MEMORY = re.compile(r"Total Activation Memory: (\d+) bytes")
 """What a build says, at the end, of the memory that the plan will work in."""
 
@@ -256,7 +257,8 @@ class _Recorder:
         # There is no call that tells before the plan is loaded, on a GPU.
         if found := _MEMORY.search(message):
             self.memory_bytes = int(found[1])
-        if is_error:
+        # What follows from the first few is of no use to anybody.
+        if is_error and len(self._errors) < _KEPT_ERRORS:
             self._errors.append(message.strip().partition("\n")[0])
 
 

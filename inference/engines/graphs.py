@@ -22,7 +22,7 @@ Kernels = tuple[Cache, Facts]
 Shape = tuple[int, ...]
 
 MAX_GRAPHS = 8
-"""Shapes that get a graph; each keeps an execution context."""
+"""Shapes that keep an execution context and a graph; the one that was used longest ago makes room."""
 
 
 @dataclass
@@ -54,13 +54,13 @@ class CapturedGraphs:
 
     def run(self, shape: Shape, images: int, logits: int, stream: int) -> None:
         """Runs on the stream. images, logits: addresses on the GPU."""
-        prepared = self._prepared.get(shape)
+        prepared = self._prepared.pop(shape, None)
         if prepared is None:
-            if len(self._prepared) >= MAX_GRAPHS:
-                prepared = _Prepared(self._spare, (images, logits))
-            else:
-                prepared = self._prepared[shape] = _Prepared(self._context(), (images, logits))
+            full = len(self._prepared) >= MAX_GRAPHS
+            context = self._prepared.pop(next(iter(self._prepared))).context if full else self._context()
+            prepared = _Prepared(context, (images, logits))
             _bind(prepared.context, shape, images, logits, self._loaded)
+        self._prepared[shape] = prepared  # the last of them
         assert prepared.addresses == (images, logits), "buffers stay where they are"
         prepared.calls += 1
         # A context that was given a new shape must run once before it can be captured.
@@ -129,7 +129,9 @@ class BuiltInGraphs:
 
     def close(self) -> None:
         """Keeps the kernels and lets go of everything."""
-        self._cache.store("kernels", self._facts, bytes(self._kernels.serialize()))
+        compiled = self._kernels.serialize()
+        if compiled is not None:
+            self._cache.store("kernels", self._facts, bytes(compiled))
         self._context = self._shapes = self._kernels = self._config = None  # type: ignore[assignment]
 
 
@@ -142,15 +144,19 @@ class _LogitsShapes:
 
     def of(self, shape: Shape) -> Shape:
         if shape not in self.known:
-            if not self._context.set_input_shape("image", shape):
+            self._loaded.recorder.forget()
+            taken = self._context.set_input_shape("image", shape)
+            logits = tuple(self._context.get_tensor_shape("logits")) if taken else ()
+            if not logits or min(logits) < 1:
                 raise EngineError(
                     f"the engine does not take images of {shape} ({self._loaded.recorder.reason})"
                 )
-            self.known[shape] = tuple(self._context.get_tensor_shape("logits"))
+            self.known[shape] = logits
         return self.known[shape]
 
 
 def _bind(context: Any, shape: Shape, images: int, logits: int, loaded: Loaded) -> None:
+    loaded.recorder.forget()
     taken = (
         context.set_input_shape("image", shape),
         context.set_tensor_address("image", images),
@@ -161,5 +167,6 @@ def _bind(context: Any, shape: Shape, images: int, logits: int, loaded: Loaded) 
 
 
 def _enqueue(context: Any, stream: int, loaded: Loaded) -> None:
+    loaded.recorder.forget()
     if not context.execute_async_v3(stream):
         raise EngineError(f"the engine failed ({loaded.recorder.reason})")

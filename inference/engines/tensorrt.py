@@ -76,8 +76,11 @@ class CudaDevice:
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                yield self._stream.cuda_stream
-                self._stream.synchronize()
+                try:
+                    yield self._stream.cuda_stream
+                finally:
+                    # Whatever went wrong, nothing reads the caller's memory any more.
+                    self._stream.synchronize()
 
     def capture(self, work: Any) -> Any:
         """What `work(stream)` gives the GPU to do, as a graph to `replay()` within `working`."""
@@ -150,17 +153,19 @@ class TensorRTEngine:
         shape = tuple(tensor.shape)
         self._require_fit(shape, tensor.dtype)
         try:
-            with self._lock:
+            with self._lock, self._device.current():
                 logits = self._run(tensor, shape)
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"the GPU's memory is too small for {shape}: free some, or choose --device cpu"
             ) from error
+        except RuntimeError as error:  # what CUDA says, in torch's words
+            raise EngineError(f"the GPU failed on {shape}: {str(error).partition(chr(10))[0]}") from error
         return logits.numpy(force=True) if isinstance(images, np.ndarray) else logits
 
     def close(self) -> None:
         """Lets go of the plan and its memory; keeps the kernels that were compiled for the next time."""
-        with self._lock:
+        with self._lock, self._device.current():
             if self._runner is not None:
                 self._runner.close()
             self._runner = self._loaded = self._pixels = self._logits = None

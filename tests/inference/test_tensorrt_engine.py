@@ -123,17 +123,39 @@ def test_tensorrt_captures_a_graph_on_the_second_call_of_a_batch_in_a_context_of
 ) -> None:
     monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
     engine, world = proper.open(), proper.world
-    for count, captures in ((1, 0), (1, 1), (1, 1), (3, 1), (1, 1), (3, 2), (4, 2), (4, 2), (4, 2)):
+    for count, captures in ((1, 0), (1, 1), (1, 1), (3, 1), (1, 1), (3, 2)):
         engine.infer(some_images(count))
         assert proper.captures(engine) == captures
-    spare, *own = world.contexts
+    _, *own = world.contexts
     assert [context._shape[0] for context in own] == [1, 3]
     # A captured context is left alone.
     assert [context._changed for context in own] == [1, 1]
-    assert spare._shape[0] == 4
     strategy = proper.library.module.ExecutionContextAllocationStrategy.USER_MANAGED
     assert {context._argument for context in world.contexts} == {strategy}
     assert len({context._memory for context in world.contexts}) == 1, "they share their working memory"
+
+
+def test_tensorrt_gives_the_context_of_the_batch_used_longest_ago_to_a_new_one(
+    proper: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
+    engine, world = proper.open(), proper.world
+    for count in (1, 1, 3, 3, 1, 4, 4, 1):
+        images = some_images(count)
+        np.testing.assert_allclose(engine.infer(images), expected_logits(images), rtol=1e-5)
+    assert [context._shape[0] for context in world.contexts[1:]] == [1, 4]
+    assert proper.captures(engine) == 3, "of 1, 3 and 4"
+
+
+def test_an_error_says_what_the_library_said_last_and_not_of_a_call_long_gone(rtx: Machine) -> None:
+    engine = rtx.open()
+    loaded = engine._loaded
+    assert loaded is not None
+    for count in range(100):
+        loaded.recorder._take(True, f"old {count}")
+    assert len(loaded.recorder._errors) < 10
+    engine.infer(some_images(1))
+    assert loaded.recorder.reason == "it did not say why"
 
 
 def test_a_graph_that_cannot_be_captured_is_done_without(
