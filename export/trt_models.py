@@ -104,6 +104,11 @@ def make_models(network: SceneParser, info: ModelInfo, wanted: Wanted) -> Models
         raise UnavailableError(
             f"activations reach {peak:.3g} and float16 ends at {FLOAT16_LARGEST:.0f}: choose --precision fp32"
         )
+    if peak > FLOAT16_LARGEST / 4:
+        log.warning(
+            "that is near the end of float16, and other images may pass it (their logits are then refused as "
+            "not finite): --precision fp32 is safe"
+        )
     typed = to_half(typed)
     if wanted.precision == "fp16":
         store_as_half(model, network.state_dict(), prefix=NETWORK)

@@ -382,6 +382,21 @@ def test_activations_beyond_float16_are_refused(
         export_trt(checkpoint, tmp_path / "out", wanted=Wanted())
 
 
+@pytest.mark.usefixtures("unverified")
+def test_activations_near_the_end_of_float16_are_told_of(
+    checkpoint: Path,
+    quick: onnx.ModelProto,
+    fake: FakeBuilder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for peak, told in ((1e4, False), (3e4, True)):
+        monkeypatch.setattr(export.trt_models, "largest_activation", lambda model, images, peak=peak: peak)
+        export_trt(checkpoint, tmp_path / "out", wanted=Wanted())
+        assert ("near the end of float16" in caplog.text) == told
+
+
 def test_targets_are_what_the_library_and_the_gpu_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     rtx = Library("tensorrt_rtx", fake_module("tensorrt_rtx 1.7", World()))
     proper = Library("tensorrt", fake_module("tensorrt 10.13", World()))
