@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import get_args
 
+from inference.budget import add_memory_budget_argument, explained
 from inference.errors import EngineError, InferenceError, ParameterError
 from inference.files import Job, plan_jobs
 from inference.images import MAX_PIXELS
@@ -52,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 threads=args.threads,
                 dataset=args.dataset,
                 options=options_from_args(args),
+                memory_budget_bytes=args.memory_budget,
             )
             _make_folder(args.out)
             return _run(parser.prog, predictor, jobs, options)
     except (InferenceError, CheckpointError, ConfigError, UnknownDatasetError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {explained(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="make all results anew")
     pixels_help = f"larger images fail unread (default: {MAX_PIXELS}; 0: no limit)"
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=pixels_help)
+    add_memory_budget_argument(parser)
     add_architecture_arguments(parser)
     return parser
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from inference import render
+from inference.budget import explained
 from inference.bundle import ModelInfo
 from inference.errors import EngineError, InferenceError
 from inference.files import Job, write_atomically
@@ -165,7 +166,7 @@ def _settle(writing: deque[tuple[Job, Future[None]]], limit: int, summary: Summa
 
 def _report(job: Job, error: Exception, summary: Summary, bar: _Bar) -> None:
     summary.failed += 1
-    tqdm.write(f"{job.source}: {error}", file=sys.stderr)
+    tqdm.write(f"{job.source}: {explained(error)}", file=sys.stderr)
     bar.update()
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from inference.budget import add_memory_budget_argument, explained
 from inference.errors import InferenceError, ParameterError
-from inference.predictor import Predictor
+from inference.predictor import DEFAULT_BUDGET_BYTES, Predictor
 from inference.windows import validate_base_size, validate_scales
 from models.errors import CheckpointError
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
@@ -61,6 +62,7 @@ def evaluate(
     submission: str | None = None,
     worst_count: int = 8,
     restart: bool = False,
+    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     check: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Segments every image of the list and counts. Flip is on by default, as in the published figures.
@@ -85,7 +87,14 @@ def evaluate(
         raise ParameterError("a submission needs a folder for its files: give --out")
     with ExitStack() as stack:
         refiner = None if densecrf is None else stack.enter_context(Refiner(densecrf, workers))
-        predictor = Predictor.open(str(model), engine=engine, device=device, dataset=dataset, options=options)
+        predictor = Predictor.open(
+            str(model),
+            engine=engine,
+            device=device,
+            dataset=dataset,
+            options=options,
+            memory_budget_bytes=memory_budget_bytes,
+        )
         stack.callback(predictor.close)
         writer = None
         if submission is not None and out is not None:
@@ -200,6 +209,7 @@ def main() -> None:
                 submission=args.submission,
                 worst_count=args.worst,
                 restart=args.restart,
+                memory_budget_bytes=args.memory_budget,
                 check=check,
             )
     except InterruptedTraining as error:
@@ -207,7 +217,7 @@ def main() -> None:
     except KeyboardInterrupt:  # a second Ctrl-C
         parser.exit(130)
     except (InferenceError, DatasetError, CheckpointError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+        parser.exit(2, f"{parser.prog}: error: {explained(error)}\n")
     print(json.dumps(summary))
 
 
@@ -237,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     submission_help = "also write the files for that test server; lines of --list may lack the labels"
     add("--submission", choices=tuple(SUBMISSIONS), help=submission_help)
+    add_memory_budget_argument(parser)
     add_architecture_arguments(parser)
     return parser
 

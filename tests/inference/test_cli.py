@@ -185,6 +185,20 @@ def test_too_many_pixels_fail_unread_and_0_lifts_the_limit(
     assert run(capsys, photos / "2.png", "--out", tmp_path / "out", "--max-pixels", "0")[0] == 0
 
 
+def test_the_memory_budget_reaches_the_predictor_and_what_exceeds_it_names_the_option(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(model: str, *, memory_budget_bytes: int, **options: Any) -> Predictor:
+        assert memory_budget_bytes == 16 * 2**20
+        # What the option takes at the least is plenty for small pictures.
+        return Predictor(INFO, BrightnessEngine(), memory_budget_bytes=memory_budget_bytes // 2**14)
+
+    monkeypatch.setattr(Predictor, "open", opened)
+    status, summary, err = run(capsys, photos, "--out", tmp_path / "out", "--memory-budget", "16MiB")
+    assert (status, summary["failed"]) == (1, 5)
+    assert "or a larger memory budget (--memory-budget)" in err
+
+
 def test_an_overlay_too_large_for_its_format_fails_alone(
     engine: BrightnessEngine, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import training.evaluate as evaluate_module
 from inference.bundle import ModelInfo, resolve_model
-from inference.errors import EngineError, ParameterError
+from inference.errors import EngineError, MemoryBudgetError, ParameterError
 from inference.prediction import Prediction
 from models.labels import get_label_set
 from training.dataset import DatasetError
@@ -379,6 +379,19 @@ def test_the_command_takes_every_option_and_ends_with_json(
     assert found == json.loads(json.dumps(found))
     assert (found["images"], found["scales"], found["flip"]) == (3, [0.5, 1.0], False)
     assert len(list((tmp_path / "out/worst").iterdir())) == 1
+
+
+def test_the_memory_budget_reaches_the_predictor_and_its_error_names_the_option(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(*args: Any, memory_budget_bytes: int, **kwargs: Any) -> QuickPredictor:
+        raise MemoryBudgetError(f"{memory_budget_bytes} bytes: try a larger memory budget")
+
+    monkeypatch.setattr(evaluate_module.Predictor, "open", opened)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(monkeypatch, given, ["--memory-budget", "3GiB"])
+    assert stopped.value.code == 2
+    assert "3221225472 bytes: try a larger memory budget (--memory-budget)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
