@@ -24,7 +24,7 @@ from inference.bundle import ModelInfo, Precision
 from inference.engines import Engine
 from inference.errors import EngineError
 from inference.metrics import ConfusionMatrix
-from inference.predictor import Predictor
+from inference.predictor import DEFAULT_BUDGET_BYTES, Predictor
 
 SUSPECT_SHARE, LEAST_SHARE = 0.1, 1e-3
 
@@ -108,8 +108,16 @@ class Recorder:
 class Runner:
     """An engine with its predictor. An engine that fails is left alone from then on: `result.failure`."""
 
-    def __init__(self, info: ModelInfo, engine: Engine, result: EngineResult) -> None:
-        self.engine, self.result, self._predictor = engine, result, Predictor(info, engine)
+    def __init__(
+        self,
+        info: ModelInfo,
+        engine: Engine,
+        result: EngineResult,
+        *,
+        memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    ) -> None:
+        self.engine, self.result = engine, result
+        self._predictor = Predictor(info, engine, memory_budget_bytes=memory_budget_bytes)
         self._from_float32, self._from_float64 = Differences(), Differences()
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[Any] | None:

@@ -7,6 +7,7 @@ float32 itself is from the truth. Not here: the tolerances (`export/comparison.p
     verification = verify_bundle(read_bundle("psanet50_ade20k"), subjects)
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -25,20 +26,26 @@ from inference.bundle import Bundle, ModelInfo
 from inference.engines import Engine, open_model
 from inference.engines.pytorch import PyTorchEngine
 from inference.errors import BundleError, EngineError, ParameterError
-from inference.pairs import Pair
+from inference.pairs import Pair, UnreadableImageError
+from inference.predictor import DEFAULT_BUDGET_BYTES
 from inference.source import source_of
 from models.checkpoint import Checkpoint, CheckpointError, build_from_checkpoint, load_checkpoint
 
+log = logging.getLogger(__name__)
+
 WINDOWS = 8
 """Windows on which logits are compared, in all: float64 takes several times as long as float32."""
+_MEND = "verifying needs the checkpoint, name it with --ckpt"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An image to verify on: a file with or without labels, or pixels (H, W, 3) uint8 RGB."""
+    """An image to verify on: a file with or without labels, or pixels (H, W, 3) uint8 RGB.
+    optional: left out with a warning where the image cannot be read."""
 
     name: str
     source: Pair | NDArray[np.uint8]
+    optional: bool = False
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """(H, W, 3) uint8 RGB and (H, W) class ids or None. Raises ParameterError that names the file."""
@@ -80,11 +87,9 @@ def find_checkpoint(bundle: Bundle, path: Path | None) -> Checkpoint:
             )
         meant = Bundle(replace(info, source_file=str(path.resolve()), source_sha256=None), bundle.folder)
     try:
-        with source_of(meant) as source:
+        with source_of(meant, mend=_MEND) as source:
             checkpoint = load_checkpoint(source.path, **source.arguments)
-        source.require_same(checkpoint.sha256)
-    except BundleError as error:
-        raise BundleError(f"{error}. Verifying needs the checkpoint: name it with --ckpt") from error
+        source.require_same(checkpoint.sha256, mend=_MEND)
     except CheckpointError as error:
         if path is None:
             raise
@@ -104,8 +109,10 @@ def verify_bundle(
     checkpoint: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
 ) -> Verification:
-    """Verifies all engines on all subjects. device, threads: as `open_model` takes them.
+    """Verifies all engines on all subjects. device, threads: as `open_model` takes them;
+    memory_budget_bytes: as `Predictor` does.
 
     Raises ParameterError, BundleError, EngineError (PyTorch's own), CheckpointError. An engine that cannot
     run here is left out with a note, one that is wrong has a `failure`.
@@ -120,21 +127,33 @@ def verify_bundle(
             results.append(result)
             if engine is not None:
                 stack.callback(engine.close)
-                runners.append(Runner(info, engine, result))
+                runners.append(Runner(info, engine, result, memory_budget_bytes=memory_budget_bytes))
         # On a GPU the network moves there; the logits of windows are compared on the CPU.
         moved = network if device == "cpu" else build_from_checkpoint(found)
         # Smaller pictures are padded for engines of one size: it must see the same.
         crop_hw = next((runner.engine.crop_hw for runner in runners if runner.engine.crop_hw), None)
         recorder = Recorder(PyTorchEngine(moved, device=device, threads=threads), crop_hw=crop_hw)
-        reference = Runner(info, recorder.engine, EngineResult("PyTorch", device, "fp32", info.classes))
+        own = EngineResult("PyTorch", device, "fp32", info.classes)
+        reference = Runner(info, recorder.engine, own, memory_budget_bytes=memory_budget_bytes)
         windows, labelled = WindowComparison(info, network, reference, runners), False
         progress = tqdm(subjects, desc="verifying", unit="image", disable=None)
+        images = share = 0
         for subject, count in zip(progress, _shares(len(subjects)), strict=True):
-            image, truth = subject.read()
-            recorder.start(count)
+            share += count
+            try:
+                image, truth = subject.read()
+            except UnreadableImageError as error:
+                if not subject.optional:
+                    raise
+                log.warning("left out: %s", error)
+                continue
+            recorder.start(share)
+            images, share = images + 1, 0
             _run_all(subject.name, reference, runners, image, truth)
             windows.add(recorder.windows)
             labelled |= truth is not None
+    if not images:
+        raise ParameterError(f"none of the {len(subjects)} images can be read: name others")
     _judge(results)
     return Verification(
         info=info,
@@ -142,7 +161,7 @@ def verify_bundle(
         same_checkpoint=info.source_sha256 in (None, found.sha256),
         reference=reference.result,
         engines=tuple(results),
-        images=len(subjects),
+        images=images,
         windows=windows.count,
         labelled=labelled,
         seconds=time.perf_counter() - started,

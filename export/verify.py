@@ -13,6 +13,7 @@ For exporters: `compare`, `require`, `sample_images` of `export/comparison.py`.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from export.comparison import LABEL_TOLERANCE, LOGIT_TOLERANCE, Comparison, comp
 from export.report import ReportFormat, write_report
 from export.runs import EngineResult
 from export.verification import Subject, Verification, verify_bundle
+from inference.budget import add_memory_budget_argument, explained
 from inference.bundle import Bundle, resolve_model
 from inference.errors import InferenceError, ParameterError
 from inference.files import plan_jobs
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     _check(parser, args)
+    logging.basicConfig(format="export.verify: %(message)s", stream=sys.stderr)
     try:
         bundle = _bundle(args.bundle)
         subjects = _subjects(args, bundle)
@@ -49,11 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usual = Path(f"{Path(bundle.info.name).name}-verification")
         with _folder(args.out or usual) as out:
             verification = verify_bundle(
-                bundle, subjects, checkpoint=args.ckpt, device=args.device, threads=args.threads
+                bundle,
+                subjects,
+                checkpoint=args.ckpt,
+                device=args.device,
+                threads=args.threads,
+                memory_budget_bytes=args.memory_budget,
             )
             report = write_report(verification, out, args.format)
+    except KeyboardInterrupt:
+        print("export.verify: interrupted; no report was written", file=sys.stderr)
+        return 130
     except (InferenceError, CheckpointError, OSError) as error:
-        print(f"export.verify: {error}", file=sys.stderr)
+        print(f"export.verify: {explained(error)}", file=sys.stderr)
         return 2
     print(json.dumps(_figures(args.bundle, verification, report)), flush=True)
     return 0 if verification.passed else 1
@@ -95,7 +106,8 @@ def _subjects(args: argparse.Namespace, bundle: Bundle) -> list[Subject]:
             f"export.verify: the first {args.limit} of {len(pairs)} images; --limit takes more",
             file=sys.stderr,
         )
-    return [Subject(pair.image.name, pair) for pair in pairs[: args.limit]]
+    # A list says what counts; a folder may hold anything.
+    return [Subject(pair.image.name, pair, optional=args.list is None) for pair in pairs[: args.limit]]
 
 
 @contextmanager
@@ -165,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=LIMIT, metavar="N", help=f"images at most (default: {LIMIT})")
     add("--device", default="cpu", metavar="cpu|cuda", help="of PyTorch and ONNX Runtime (default: cpu)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the engines' own choice)")
+    add_memory_budget_argument(parser)
     return parser
 
 

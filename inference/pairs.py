@@ -17,6 +17,10 @@ from inference.errors import ImageError, ParameterError
 from inference.images import read_image
 
 
+class UnreadableImageError(ParameterError):
+    """An image file is none, or a broken one; it is named."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """An image file and, where there is one, its labels': single-channel 8-bit class ids."""
@@ -25,11 +29,12 @@ class Pair:
     labels: Path | None = None
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """(H, W, 3) RGB, and (H, W) class ids. Raises ParameterError that names the file."""
+        """(H, W, 3) RGB, and (H, W) class ids. Raises ParameterError that names the file;
+        UnreadableImageError where it is the image's."""
         try:
             image = read_image(self.image, max_pixels=None)
         except (OSError, ImageError) as error:
-            raise ParameterError(f"{self.image} cannot be read as an image: {error}") from error
+            raise UnreadableImageError(f"{self.image} cannot be read as an image: {error}") from error
         if self.labels is None:
             return image, None
         labels = _read_labels(self.labels)

@@ -19,6 +19,9 @@ from inference.errors import BundleError
 from models.labels import LABEL_SETS, LabelSet
 from models.options import ArchitectureOptions
 
+_WITHOUT = "choose --engine onnxruntime, or give the checkpoint itself"
+_ANEW = "export the bundle anew, or give the checkpoint itself as the model"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -35,29 +38,31 @@ class Source:
         """Keyword arguments of `load_checkpoint`."""
         return {"dataset": self.dataset, "options": self.options}
 
-    def require_same(self, sha256: str) -> None:
-        """Raises BundleError unless the checkpoint that was read is the one that the bundle was made from."""
+    def require_same(self, sha256: str, *, mend: str = _ANEW) -> None:
+        """Raises BundleError, which ends with `mend`, unless the checkpoint that was read is the one that the
+        bundle was made from."""
         if self.bundle.info.source_sha256 not in (None, sha256):
             raise BundleError(
                 f"{self.path} is not the file that {self.bundle.folder} was made from (its sha256 differs): "
-                "export the bundle anew, or give the checkpoint itself as the model"
+                f"{mend}"
             )
 
 
 @contextmanager
-def source_of(bundle: Bundle) -> Iterator[Source]:
-    """The checkpoint of `bundle`; raises BundleError where it lies no more."""
+def source_of(bundle: Bundle, *, mend: str = _WITHOUT) -> Iterator[Source]:
+    """The checkpoint of `bundle`; raises BundleError, which ends with `mend`, where it lies no more."""
     info, folder = bundle.info, bundle.folder
     named = Path(info.source_file or f"{info.name}.safetensors")
-    places = dict.fromkeys([folder / named, folder / named.name, folder.parent / named.name])
+    found = (folder / named, folder / named.name, folder.parent / named.name)
+    places = dict.fromkeys(Path(os.path.normpath(place)) for place in found)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise BundleError(
             f"{folder} holds no PyTorch weights, and {named.name}, which it was made from, is none of "
-            f"{', '.join(map(str, places))}: choose --engine onnxruntime, or give the checkpoint itself"
+            f"{', '.join(map(str, places))}: {mend}"
         )
     with _labels_of(info) as dataset:
-        yield Source(bundle, Path(os.path.normpath(path)), dataset, _options_of(info))
+        yield Source(bundle, path, dataset, _options_of(info))
 
 
 def _options_of(info: ModelInfo) -> ArchitectureOptions:

@@ -292,7 +292,10 @@ def test_the_checkpoint_is_found_or_named_or_asked_for(
     code, _, errors = run(capsys, bundle, "--out", out)
     assert code == 2
     assert "tiny.pth" in errors
-    assert "name it with --ckpt" in errors
+    assert errors.endswith(": verifying needs the checkpoint, name it with --ckpt\n")
+    assert str(checkpoint) in errors
+    assert "--engine" not in errors
+    assert ".." not in errors
     found = find_checkpoint(read_bundle(bundle), moved)
     assert found.path.samefile(moved)
     # The same weights in another file: fine, and told.
@@ -360,6 +363,55 @@ def test_labels_of_another_data_set_are_an_error_that_names_the_image(
     code, _, errors = run(capsys, bundle, *folders, "--out", photographs / "out")
     assert code == 2
     assert "1.png: the truth holds class id 77" in errors
+
+
+def test_a_broken_image_of_a_folder_is_left_out_and_all_broken_is_an_error(
+    bundle: Path,
+    photographs: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (photographs / "images" / "0.png").write_bytes(b"no image")
+    out = photographs / "out"
+    images = ("--images", photographs / "images", "--out", out)
+    code, figures, _ = run(capsys, bundle, *images)
+    assert (code, figures["images"]) == (0, 1)
+    assert figures["windows"] == 2, "all that the other image has"
+    assert "0.png cannot be read" in caplog.text
+    assert "left out" in caplog.text
+    listed = ("--list", photographs / "val.txt", "--data-root", photographs, "--out", out)
+    code, _, errors = run(capsys, bundle, *listed)
+    assert code == 2, "a list says what counts"
+    assert "0.png cannot be read" in errors
+    (photographs / "images" / "1.png").write_bytes(b"")
+    code, figures, errors = run(capsys, bundle, *images)
+    assert (code, figures) == (2, {})
+    assert "none of the 2 images can be read" in errors
+
+
+def test_an_interruption_ends_with_130_and_leaves_no_folder(
+    bundle: Path, tmp_path: Path, spoil: Callable[[Change], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise KeyboardInterrupt
+
+    spoil(interrupt)
+    code, figures, errors = run(capsys, bundle, "--out", tmp_path / "out")
+    assert (code, figures) == (130, {})
+    assert errors == "export.verify: interrupted; no report was written\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_over_the_memory_budget_is_an_error_that_names_the_option(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (4000, 4000)).save(tmp_path / "wide" / "0.png")
+    arguments = ("--images", tmp_path / "wide", "--out", tmp_path / "out", "--memory-budget", "16MiB")
+    code, figures, errors = run(capsys, bundle, *arguments)
+    assert (code, figures) == (2, {})
+    assert "budget of 16.0 MiB" in errors
+    assert "(--memory-budget)" in errors
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7, 8, 9, 50])
