@@ -39,7 +39,10 @@ def choose_library(runtime: str, *, gpu: Gpu | None, target: str | None, plugin:
         named: Runtime = "tensorrt" if runtime == "tensorrt" else "tensorrt_rtx"
         return load_library(named)
     if plugin:
-        return load_library("tensorrt")
+        try:
+            return load_library("tensorrt")
+        except EngineError as error:
+            raise type(error)(f"{error}; or leave --plugin out") from error
     found = {library.runtime: library for library in available()}
     here = gpu is not None and target in (None, "current", gpu.target)
     for name in ("tensorrt", "tensorrt_rtx") if here else ("tensorrt_rtx", "tensorrt"):
@@ -81,10 +84,13 @@ def choose_targets(library: Library, target: str | None, gpu: Gpu | None) -> Tar
             raise UnavailableError("there is no GPU for --target current: name one, --target sm89, or all")
         return Targets((gpu.target if gpu.target in offered else "current",), gpu.target)
     chosen = tuple(dict.fromkeys(target.lower().split("+")))
+    taken = f"--target takes current, all, and one or more of {', '.join(offered)} joined by +"
+    for alone in ("all", "current"):
+        if alone in chosen:
+            raise UnavailableError(f"{alone!r} stands alone, not in {target!r}: {taken}")
+    if "" in chosen:
+        raise UnavailableError(f"a target is missing in {target!r}: {taken}")
     unknown = [name for name in chosen if name not in offered]
     if unknown:
-        raise UnavailableError(
-            f"{library.title} does not build for {'+'.join(unknown)}: --target takes current, all, and one "
-            f"or more of {', '.join(offered)} joined by +"
-        )
+        raise UnavailableError(f"{library.title} does not build for {'+'.join(unknown)}: {taken}")
     return Targets(chosen, "+".join(chosen))

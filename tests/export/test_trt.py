@@ -250,7 +250,7 @@ def test_mistakes_end_with_2_and_the_mend(
         (["--target", "current"], "no GPU for --target current"),
         (["--runtime", "tensorrt"], "TensorRT is not installed: pip install tensorrt"),
         (["--plugin", "--runtime", "tensorrt_rtx"], "plugins need TensorRT proper"),
-        (["--plugin"], "TensorRT is not installed"),
+        (["--plugin"], "with an NVIDIA GPU; or leave --plugin out"),
         (["--precision", "int8"], "--calib FOLDER"),
         (["--psa-type", "collect"], "two attention branches"),
     ):
@@ -415,6 +415,14 @@ def test_targets_are_what_the_library_and_the_gpu_allow(monkeypatch: pytest.Monk
     for target, gpu, said in ((None, None, "--runtime tensorrt_rtx"), ("all", GPU, "leave --target out")):
         with pytest.raises(UnavailableError, match=said):
             choose_targets(proper, target, gpu)
+    for target, said in (
+        ("all+sm80", "'all' stands alone, not in 'all.sm80': --target takes .* sm75, sm80"),
+        ("sm80+current", "'current' stands alone"),
+        ("", "a target is missing in '': --target takes current, all, and one or more of sm75, sm80"),
+        ("sm80+", "a target is missing in 'sm80.'"),
+    ):
+        with pytest.raises(UnavailableError, match=said):
+            choose_targets(rtx, target, None)
 
 
 def test_auto_is_tensorrt_on_its_own_gpu_and_rtx_for_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
