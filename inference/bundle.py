@@ -152,8 +152,8 @@ class ModelInfo:
         version = values.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise BundleError(
-                f"schema_version is {version!r} and only {SCHEMA_VERSION} can be read: "
-                "export the checkpoint anew with this version, or serve it with the version that wrote it"
+                f"schema_version is {version!r} and only {SCHEMA_VERSION} can be read, "
+                "but by the version that wrote it"
             )
         given = set(values) - {"schema_version", "engine_verified"}
         known = {item.name for item in fields(cls)}
@@ -269,7 +269,11 @@ def _plan(value: Any) -> PlanInfo:
     readers = {
         **dict.fromkeys(texts, _TEXT), "max_batch": _WHOLE, "verified": _typed(bool), "sizes": sizes,
     }  # fmt: skip
-    return PlanInfo(**{key: readers[key](item) for key, item in _typed(dict)(value).items()})
+    given = set(_typed(dict)(value))
+    unknown, missing = given - set(readers), set(readers) - given - {"sizes"}
+    _require(not unknown, f"plans holds unknown keys {sorted(unknown)}")
+    _require(not missing, f"plans lacks {', '.join(sorted(missing))}")
+    return PlanInfo(**{key: readers[key](item) for key, item in value.items()})
 
 
 _TEXT, _WHOLE = _typed(str), _typed(int)

@@ -100,8 +100,9 @@ def test_a_broken_model_json_is_an_error_that_names_it(tmp_path: Path, content: 
 def test_another_schema_is_refused_with_the_mend(tmp_path: Path, version: Any) -> None:
     folder = make_bundle(tmp_path / "b")
     rewrite(folder, schema_version=version)
-    with pytest.raises(BundleError, match=r"schema_version.*export"):
+    with pytest.raises(BundleError, match=r"schema_version.*; export the checkpoint anew$") as caught:
         read_bundle(folder)
+    assert str(caught.value).count("export") == 1
 
 
 @pytest.mark.parametrize(
@@ -225,4 +226,18 @@ def test_sizes_of_a_plan_are_read_back_and_older_files_have_none(tmp_path: Path)
     ):
         rewrite(folder, plans=[values[0] | {"sizes": sizes}])
         with pytest.raises(BundleError, match="model.json"):
+            read_bundle(folder)
+
+
+def test_keys_of_a_plan_that_are_missing_or_unknown_are_named(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "b", made_info(plans=(made_plan_info(),)))
+    (plan,) = json.loads((folder / "model.json").read_text())["plans"]
+    without = {key: value for key, value in plan.items() if key not in ("sha256", "file")}
+    for changed, says in (
+        (without, "plans lacks file, sha256; export the checkpoint anew"),
+        (plan | {"speed": 1}, r"plans holds unknown keys \['speed'\]; export"),
+        ("a.plan", "no dict"),
+    ):
+        rewrite(folder, plans=[changed])
+        with pytest.raises(BundleError, match=f"model.json cannot be used: .*{says}"):
             read_bundle(folder)
