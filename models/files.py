@@ -104,6 +104,14 @@ def _load(path: Path) -> Any:
 
 
 def _read_pth(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == pickle.PROTO and start[1:] >= b"\x04":
+        # PyTorch reads these in no case, and warns at length before it says so.
+        raise NotACheckpointError(
+            f"{path} is a plain pickle, which could run code and is not read. Save the weights alone: "
+            "torch.save(network.state_dict(), path)"
+        )
     try:
         content = _load(path)
     except Exception as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,22 @@ def test_code_in_a_file_is_named_and_never_run(tmp_path: Path, raw: bool) -> Non
     # PyTorch's own message advises to load it with weights_only=False.
     assert "weights_only" not in str(caught.value)
     assert "torch.save" in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_plain_pickle_of_a_late_protocol_is_refused_without_a_warning(
+    tmp_path: Path, protocol: int
+) -> None:
+    path, written = tmp_path / "plain.pth", tmp_path / "written"
+    for content in ({"weight": [1.0]}, {"epoch": RunsCode(written)}, {}):
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        with (
+            warnings.catch_warnings(record=True) as seen,
+            pytest.raises(NotACheckpointError, match=r"plain\.pth is a plain pickle.*torch\.save"),
+        ):
+            read_file(path)
+        assert not seen
+    assert not written.exists()
 
 
 def test_objects_beside_the_weights_are_named(tmp_path: Path) -> None:
