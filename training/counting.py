@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from inference.errors import EngineError, MemoryBudgetError, ParameterError
 from inference.metrics import ConfusionMatrix
-from inference.pairs import Pair
+from inference.pairs import Pair, load_pair
 from inference.prediction import Prediction
 from inference.predictor import Predictor
 from models.labels import IGNORE
-from training.dataset import load_pair
 from training.densecrf import Refiner
 from training.ledger import Counts
 from training.submission import SubmissionWriter

@@ -1,8 +1,8 @@
-"""Images and label maps from official lists, and the endless, resumable order that training takes them in.
+"""Augmented crops of images and label maps, and the endless, resumable order that training takes them in.
 
-Not here: downloading or converting data sets.
+Not here: reading lists and files (`inference/pairs.py`), preparing data sets (`training/prepare`).
 
-    pairs = read_list(Path("data/camvid"), Path("data/camvid/list/train.txt"))
+    dataset = SegmentationDataset(read_list(root, root / "list/train.txt"), transform, classes=11, seed=0)
 """
 
 import signal
@@ -13,72 +13,13 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from inference.errors import ImageError
-from inference.images import read_image
-from models.labels import IGNORE
+from inference.pairs import load_pair
 from training.config import TrainingConfig
 from training.transforms import TrainingTransform
 
 _GRACE_S: Final = 15
-
-
-class DatasetError(Exception):
-    """A list or a file of a data set that cannot be used; the message names it and the mend."""
-
-
-def read_list(root: Path, list_path: Path) -> list[tuple[Path, Path]]:
-    """Pairs of image and label files of an official list: `image label` a line, relative to `root`.
-
-    Raises DatasetError for a missing list, a line of another form, or the first missing files, each by name.
-    """
-    pairs: list[tuple[Path, Path]] = []
-    for number, parts in _lines(root, list_path, "`image label`"):
-        if len(parts) != 2:
-            raise DatasetError(
-                f"{list_path}, line {number}: expected `image label`, found {' '.join(parts)!r}"
-            )
-        pairs.append((root / parts[0], root / parts[1]))
-    _require_files(root, list_path, [path for pair in pairs for path in pair])
-    return pairs
-
-
-def read_test_list(root: Path, list_path: Path) -> list[tuple[Path, Path | None]]:
-    """As `read_list`, for images that may have no labels: a line holds `image`, or `image label`."""
-    pairs: list[tuple[Path, Path | None]] = []
-    for number, parts in _lines(root, list_path, "`image`"):
-        if len(parts) > 2:
-            raise DatasetError(f"{list_path}, line {number}: expected `image`, found {' '.join(parts)!r}")
-        pairs.append((root / parts[0], root / parts[1] if len(parts) == 2 else None))
-    _require_files(root, list_path, [path for pair in pairs for path in pair if path is not None])
-    return pairs
-
-
-def _lines(root: Path, list_path: Path, form: str) -> list[tuple[int, list[str]]]:
-    """Number and words of each line that is not blank; DatasetError where there are none."""
-    if not list_path.is_file():
-        raise DatasetError(
-            f"there is no list {list_path}; give the path of one, {form} a line relative to {root}"
-        )
-    try:
-        lines = list_path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{list_path} is no text in UTF-8; give a list, {form} a line") from error
-    words = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not words:
-        raise DatasetError(f"{list_path} is empty")
-    return words
-
-
-def _require_files(root: Path, list_path: Path, paths: list[Path]) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DatasetError(
-            f"{list_path} names {len(missing)} files that are not there, the first {missing[0]}; "
-            f"is {root} the folder that the list's paths start from?"
-        )
 
 
 class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -109,39 +50,6 @@ class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         rng = np.random.default_rng((self.seed, position))
         image, label = self.transform(image.astype(np.float32), label, rng)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
-
-
-def load_pair(pair: tuple[Path, Path], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 RGB and (H, W) uint8 class ids.
-
-    Raises DatasetError for a file that cannot be read and where sizes or ids do not fit.
-    """
-    try:
-        image = read_image(pair[0], max_pixels=None)
-    except (OSError, ImageError) as error:
-        raise DatasetError(f"{pair[0]} cannot be read as an image: {error}") from error
-    label = read_label(pair[1])
-    if image.shape[:2] != label.shape:
-        raise DatasetError(f"{pair[0]} is {image.shape[:2]} but its labels {pair[1]} are {label.shape}")
-    wrong = label[(label >= classes) & (label != IGNORE)]
-    if wrong.size:
-        raise DatasetError(
-            f"{pair[1]} holds {int(wrong[0])}, which is neither a class id below {classes} nor {IGNORE}"
-        )
-    return image, label
-
-
-def read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids of a single-channel 8-bit image, palette or not; DatasetError for any other."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise DatasetError(
-                    f"{path} holds {image.mode} pixels; labels are single-channel 8-bit class ids"
-                )
-            return np.array(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{path} cannot be read as a label image: {error}") from error
 
 
 class EndlessSampler(Sampler[tuple[int, int]]):

@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from inference.budget import add_memory_budget_argument, explained
 from inference.errors import InferenceError, ParameterError
+from inference.pairs import DatasetError, read_list, read_test_list
 from inference.predictor import DEFAULT_BUDGET_BYTES, Predictor
 from inference.windows import validate_base_size, validate_scales
 from models.errors import CheckpointError
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 from training.confusion import table
 from training.counting import Counter, Job
-from training.dataset import DatasetError, read_list, read_test_list
 from training.densecrf import DenseCRFParameters, Refiner, parameters_from_text
 from training.identity import identity_of
 from training.ledger import Ledger

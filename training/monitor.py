@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from inference.pairs import load_pair
 from inference.predictor import Predictor
 from inference.render import colorize
 from models.config import ConfigError
 from models.labels import IGNORE
 from training.config import TrainingConfig
-from training.dataset import load_pair
 
 logger = logging.getLogger(__name__)
 

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 from inference.errors import InferenceError
+from inference.pairs import DatasetError, read_list
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from training.config import TrainingConfig, read_config
-from training.dataset import DatasetError, read_list, training_loader
+from training.dataset import training_loader
 from training.distributed import ElsewhereError, Processes, open_processes, speaks, who
 from training.evaluate import evaluate
 from training.monitor import Monitor

@@ -5,16 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from inference.pairs import DatasetError, load_pair, read_label, read_list, read_test_list
 from training.config import AugmentConfig
-from training.dataset import (
-    DatasetError,
-    EndlessSampler,
-    SegmentationDataset,
-    load_pair,
-    read_label,
-    read_list,
-    read_test_list,
-)
+from training.dataset import EndlessSampler, SegmentationDataset
 from training.transforms import TrainingTransform
 
 

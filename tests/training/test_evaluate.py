@@ -19,9 +19,9 @@ from PIL import Image
 import training.evaluate as evaluate_module
 from inference.bundle import ModelInfo, resolve_model
 from inference.errors import EngineError, MemoryBudgetError, ParameterError
+from inference.pairs import DatasetError
 from inference.prediction import Prediction
 from models.labels import get_label_set
-from training.dataset import DatasetError
 from training.densecrf import DenseCRFParameters, refine
 from training.evaluate import evaluate
 

@@ -8,6 +8,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from inference.pairs import read_list
 from tests.training.prepare.conftest import (
     HW,
     jpeg,
@@ -19,7 +20,7 @@ from tests.training.prepare.conftest import (
     write_zip,
 )
 from training.config import read_config
-from training.dataset import SegmentationDataset, read_list
+from training.dataset import SegmentationDataset
 from training.prepare.__main__ import run
 from training.prepare.errors import PrepareError
 from training.prepare.voc2012 import decode_sbd
