@@ -70,6 +70,10 @@ _PUBLISHED = {
 """By the crop in a published file's name: corner rule, test mode, long and short side of the test scale."""
 
 
+_USUAL_SCALES = {"cityscapes": (2048, 1024), "ade20k": (2048, 512), "voc2012": (2048, 512)}
+"""Long and short side of the test scale that the published models of a data set share."""
+
+
 @dataclass(frozen=True)
 class Source:
     """What a file is of; `scale`: long and short side in pixels at scale 1, None where it does not say."""
@@ -79,8 +83,8 @@ class Source:
     scale: tuple[int, int] | None
 
     def protocol(self, labels: LabelSet) -> TestProtocol:
-        """How the network is tested; without a scale of its own at that of the data set."""
-        long_side, short_side = self.scale or (labels.base_size, None)
+        """How the network is tested; without a scale of its own at that of the data set's published ones."""
+        long_side, short_side = self.scale or _USUAL_SCALES.get(labels.name, (labels.base_size, None))
         return TestProtocol(base_size=long_side, base_short=short_side, name="mmsegmentation", mode=self.mode)
 
 

@@ -168,7 +168,9 @@ def test_without_either_the_options_tell_and_each_is_asked_for(tmp_path: Path) -
         given[name] = value
     checkpoint = load(path, **given)
     assert checkpoint.config == config
-    assert checkpoint.protocol == TestProtocol(base_size=2048, name="mmsegmentation", mode="whole")
+    assert checkpoint.protocol == TestProtocol(
+        base_size=2048, base_short=1024, name="mmsegmentation", mode="whole"
+    )
 
 
 def test_options_may_change_the_crop_and_the_test_but_not_the_network(tmp_path: Path) -> None:
