@@ -70,7 +70,11 @@ _PUBLISHED = {
 """By the crop in a published file's name: corner rule, test mode, long and short side of the test scale."""
 
 
-_USUAL_SCALES = {"cityscapes": (2048, 1024), "ade20k": (2048, 512), "voc2012": (2048, 512)}
+_USUAL_SCALES: Mapping[str, tuple[int, int | None]] = {
+    "cityscapes": (2048, 1024),
+    "ade20k": (2048, 512),
+    "voc2012": (2048, 512),
+}
 """Long and short side of the test scale that the published models of a data set share."""
 
 
