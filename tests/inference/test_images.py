@@ -110,8 +110,8 @@ def peak_kib() -> int:
 
 
 def start_measuring() -> int:
-    """Forgets the peak, and gives it anew. What earlier tests freed goes back to the system first: a bomb that
-    is made in it would not show."""
+    """Forgets the peak, and gives it anew. What earlier tests freed goes back to the system first: in it a
+    bomb would not show."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of memory can only be measured on Linux")
     gc.collect()
