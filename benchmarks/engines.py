@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from _common import Timer, make_checkpoint, report
 
+from export.comparison import sample_images
 from export.onnx import export_onnx
-from export.verify import sample_images
 from inference.engines import open_model
 from models.config import ModelConfig
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from _common import Timer, make_checkpoint, report
 
+from export.comparison import sample_images
 from export.trt import export_trt
 from export.trt_models import Wanted
-from export.verify import sample_images
 from inference.engines import open_model
 from models.checkpoint import build_from_checkpoint, load_checkpoint
 from models.config import ModelConfig

@@ -8,6 +8,7 @@ reports (`export/verification.py`, `export/report.py`).
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,22 @@ def compare(
         for coarse in (together[index : index + 1], infer_numpy(engine, image[None])):
             sums.add(own, at_full_size(coarse, own, align_corners=align_corners))
     return sums.comparison()
+
+
+def require_near(
+    engine: Engine,
+    network: nn.Module,
+    subjects: Iterable[NDArray[np.float32]],
+    precision: Precision,
+    *,
+    align_corners: bool,
+) -> Comparison:
+    """`compare` and `require` on each of the subjects, at least one: the comparison that is farthest off."""
+    comparisons = []
+    for images in subjects:
+        comparisons.append(compare(engine, network, images, align_corners=align_corners))
+        require(comparisons[-1], precision)
+    return max(comparisons, key=lambda comparison: comparison.max_logit_error)
 
 
 def require(comparison: Comparison, precision: Precision) -> None:

@@ -22,12 +22,12 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from export.build import PsaForm, build_model, to_onnx, version_of, written_form
+from export.build import PsaForm, build_model, version_of, written_form
 from export.calibration import calibration_images
+from export.comparison import Comparison, require_near, sample_images
 from export.errors import ExportError, VerificationError
 from export.output import check_out, staged_bundle
 from export.source import find_source, relative_source
-from export.verify import Comparison, compare, require, sample_images
 from inference.bundle import MODEL_ONNX, ModelInfo, Precision, write_model_json
 from inference.engines import open_model
 from inference.engines.pytorch import describe
@@ -35,8 +35,6 @@ from inference.errors import InferenceError
 from models.checkpoint import Checkpoint, CheckpointError, build_from_checkpoint
 from models.network import SceneParser
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
-
-__all__ = ["Exported", "build_model", "export_onnx", "main", "model_info", "to_onnx", "verify_onnx"]
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +116,10 @@ def verify_onnx(folder: Path, network: SceneParser, images: NDArray[np.float32] 
     if info.test_mode == "whole":
         height, width = info.crop_hw
         subjects.append(sample_images((height * 3 // 4 + 1, width * 5 // 4)))
-    comparisons = []
     try:
-        for subject in subjects:
-            comparisons.append(compare(engine, network, subject, align_corners=info.align_corners))
-            require(comparisons[-1], info.precision)
+        return require_near(engine, network, subjects, info.precision, align_corners=info.align_corners)
     finally:
         engine.close()
-    return max(comparisons, key=lambda comparison: comparison.max_logit_error)
 
 
 def _calibration(

@@ -26,6 +26,7 @@ import numpy as np
 
 from export import plugin as psa_plugin
 from export.build import written_form
+from export.comparison import Comparison
 from export.errors import ExportError, OutputError, VerificationError
 from export.onnx import model_info
 from export.output import add_plan, check_out, staged_bundle
@@ -42,7 +43,6 @@ from export.trt_models import (
 )
 from export.trt_sizes import make_profile, parse_sizes
 from export.trt_targets import RUNTIMES, Targets, choose_library, choose_targets
-from export.verify import Comparison
 from inference.bundle import (
     BUNDLED_ROOT,
     MODEL_JSON,

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from export.build import NETWORK, build_model
 from export.calibration import calibration_images
+from export.comparison import Comparison, require_near, sample_images
 from export.errors import UnavailableError
 from export.half import FLOAT16_LARGEST, largest_activation, to_half
 from export.onnx import COMPARED_WINDOWS, verify_onnx
 from export.quantize import to_symmetric
 from export.trt_sizes import Sizes, check_sizes, default_sizes, with_known_remainders
-from export.verify import Comparison, compare, require, sample_images
 from export.weights import store_as_half
 from inference.bundle import MODEL_ONNX, Bundle, ModelInfo, PlanInfo, Precision, write_model_json
 from inference.engines.tensorrt import TensorRTEngine
@@ -142,14 +142,11 @@ def verify_plan(
         (Path(scratch) / plan.file).write_bytes(content)
         bundle = Bundle(dataclasses.replace(info, plans=(plan,)), Path(scratch))
         engine = TensorRTEngine(bundle)
-        comparisons = []
+        subjects = _subjects(info, plan, images)
         try:
-            for subject in _subjects(info, plan, images):
-                comparisons.append(compare(engine, network, subject, align_corners=info.align_corners))
-                require(comparisons[-1], plan.precision)
+            return require_near(engine, network, subjects, plan.precision, align_corners=info.align_corners)
         finally:
             engine.close()
-    return max(comparisons, key=lambda comparison: comparison.max_logit_error)
 
 
 def _subjects(info: ModelInfo, plan: PlanInfo, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

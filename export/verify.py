@@ -8,7 +8,7 @@ are made up, which say less. The last line on stdout is one JSON object. Exit co
 from the network (the report is written all the same); 2: it cannot be done, the message has the mend. In
 fp16 and int8 a tenth of the labels may differ: `suspect_classes` names the classes that this hits hard.
 
-For exporters: `compare`, `require`, `sample_images` of `export/comparison.py`.
+Not here: comparing logits, as exporters do (`export/comparison.py`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from export.comparison import LABEL_TOLERANCE, LOGIT_TOLERANCE, Comparison, compare, require, sample_images
+from export.comparison import sample_images
 from export.report import ReportFormat, write_report
 from export.runs import EngineResult
 from export.verification import Subject, Verification, verify_bundle
@@ -32,8 +32,6 @@ from inference.errors import InferenceError, ParameterError
 from inference.files import plan_jobs
 from inference.pairs import Pair, pairs_of_folder, pairs_of_list
 from models.checkpoint import CheckpointError
-
-__all__ = ["LABEL_TOLERANCE", "LOGIT_TOLERANCE", "Comparison", "compare", "main", "require", "sample_images"]
 
 LIMIT = 50
 """Images, unless more are asked for: an engine and PyTorch on each can take ten seconds and more."""

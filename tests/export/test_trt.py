@@ -20,6 +20,7 @@ import torch
 import export.trt
 import export.trt_models
 from export.build import build_model
+from export.comparison import Comparison, sample_images
 from export.errors import CalibrationError, OutputError, UnavailableError
 from export.half import to_half
 from export.output import add_plan
@@ -28,7 +29,6 @@ from export.trt import Exported, export_trt, main
 from export.trt_build import Bar
 from export.trt_models import Wanted
 from export.trt_targets import choose_library, choose_targets
-from export.verify import Comparison, sample_images
 from inference.bundle import read_bundle
 from inference.cache import Cache
 from inference.engines import open_model
