@@ -9,7 +9,6 @@ file did not give the network's logits and was not kept; 2: it cannot be done, t
 
 import argparse
 import dataclasses
-import json
 import logging
 import math
 import sys
@@ -24,15 +23,14 @@ from numpy.typing import NDArray
 
 from export.build import PsaForm, build_model, version_of, written_form
 from export.calibration import calibration_images
+from export.command import check_calibration, run
 from export.comparison import Comparison, require_near, sample_images
-from export.errors import ExportError, VerificationError
 from export.output import check_out, staged_bundle
 from export.source import find_source, relative_source
 from inference.bundle import MODEL_ONNX, ModelInfo, Precision, write_model_json
 from inference.engines import open_model
 from inference.engines.pytorch import describe
-from inference.errors import InferenceError
-from models.checkpoint import Checkpoint, CheckpointError, build_from_checkpoint
+from models.checkpoint import Checkpoint, build_from_checkpoint
 from models.network import SceneParser
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 
@@ -149,37 +147,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.calib is not None and args.precision != "int8":
-        parser.error("--calib goes with --precision int8: leave it out")
+    check_calibration(parser, args)
     if args.calib is None and args.precision == "int8":
         parser.error("--precision int8 needs images to calibrate with: --calib FOLDER")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for logger in (log, logging.getLogger("export")):
-        logger.setLevel(logging.INFO)
-    try:
-        exported = export_onnx(
-            args.ckpt,
-            args.out,
-            dataset=args.dataset,
-            options=options_from_args(args),
-            precision=args.precision,
-            calib=args.calib,
-            psa_form=args.psa_form,
-            inline=args.inline,
-        )
-    except VerificationError as error:
-        print(f"export.onnx: {args.ckpt} was exported but the result was not kept: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export.onnx: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ExportError, CheckpointError, InferenceError, OSError) as error:
-        print(f"export.onnx: {error}", file=sys.stderr)
-        return 2
+    return run("export.onnx", args.ckpt, "exported", lambda: _figures(_exported(args), args.precision))
+
+
+def _exported(args: argparse.Namespace) -> Exported:
+    return export_onnx(
+        args.ckpt,
+        args.out,
+        dataset=args.dataset,
+        options=options_from_args(args),
+        precision=args.precision,
+        calib=args.calib,
+        psa_form=args.psa_form,
+        inline=args.inline,
+    )
+
+
+def _figures(exported: Exported, precision: Precision) -> dict[str, object]:
     comparison = exported.comparison
-    figures = {
+    return {
         "bundle": str(exported.folder),
-        "precision": args.precision,
+        "precision": precision,
         "psa_form": exported.psa_form,
         "max_logit_error": _rounded(comparison.max_logit_error),
         "mean_logit_error": _rounded(comparison.mean_logit_error),
@@ -187,8 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": round(exported.seconds, 2),
         "bytes": exported.size_bytes,
     }
-    print(json.dumps(figures), flush=True)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

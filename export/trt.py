@@ -12,7 +12,6 @@ done, the message has the mend. docs/tensorrt.md has the rest.
 import argparse
 import dataclasses
 import hashlib
-import json
 import logging
 import sys
 import tempfile
@@ -26,8 +25,9 @@ import numpy as np
 
 from export import plugin as psa_plugin
 from export.build import written_form
+from export.command import check_calibration, run
 from export.comparison import Comparison
-from export.errors import ExportError, OutputError, VerificationError
+from export.errors import OutputError
 from export.onnx import model_info
 from export.output import add_plan, check_out, staged_bundle
 from export.source import find_source
@@ -58,9 +58,8 @@ from inference.bundle import (
 from inference.cache import Cache, default_folder
 from inference.engines.pytorch import describe
 from inference.engines.tensorrt import find_gpu
-from inference.errors import InferenceError
 from inference.tensorrt_library import Library, Request
-from models.checkpoint import CheckpointError, build_from_checkpoint
+from models.checkpoint import build_from_checkpoint
 from models.options import ArchitectureOptions, add_architecture_arguments, options_from_args
 
 log = logging.getLogger(__name__)
@@ -199,35 +198,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.calib is not None and args.precision != "int8":
-        parser.error("--calib goes with --precision int8: leave it out")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for logger in (log, logging.getLogger("export")):  # run as a command, this module is no child of export
-        logger.setLevel(logging.INFO)
-    try:
-        sizes = None if args.sizes is None else parse_sizes(args.sizes)
-        wanted = Wanted(
+    check_calibration(parser, args)
+    return run("export.trt", args.ckpt, "built", lambda: _figures(_exported(args)))
+
+
+def _exported(args: argparse.Namespace) -> Exported:
+    sizes = None if args.sizes is None else parse_sizes(args.sizes)
+    return export_trt(
+        args.ckpt,
+        args.out,
+        wanted=Wanted(
             args.precision, args.max_batch, args.runtime, args.target, args.plugin, args.calib, sizes
-        )
-        exported = export_trt(
-            args.ckpt,
-            args.out,
-            wanted=wanted,
-            dataset=args.dataset,
-            options=options_from_args(args),
-            cache=None if args.no_cache else Cache(args.cache or default_folder()),
-        )
-    except VerificationError as error:
-        print(f"export.trt: {args.ckpt} was built but the result was not kept: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export.trt: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ExportError, CheckpointError, InferenceError, OSError) as error:
-        print(f"export.trt: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(_figures(exported)), flush=True)
-    return 0
+        ),
+        dataset=args.dataset,
+        options=options_from_args(args),
+        cache=None if args.no_cache else Cache(args.cache or default_folder()),
+    )
 
 
 def _figures(exported: Exported) -> dict[str, object]:
