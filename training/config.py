@@ -27,6 +27,8 @@ class DataConfig:
 
     dataset: names the classes (`models/labels.py`).
     cache: keep decoded images in memory, for data sets that fit; under torchrun once in each process.
+    on_device: keep them on the training's device and augment them there (`device_data.py`), so that no
+    processor can starve it; for data sets that fit beside the network.
     """
 
     dataset: str
@@ -34,19 +36,22 @@ class DataConfig:
     train_list: str
     val_list: str
     cache: bool = False
+    on_device: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """The published augmentations (paper 4.1): scale, mirror; rotation and blur for ADE20K and VOC.
 
-    rotate_degrees: half of images are turned by up to this to either side. blur: half are blurred.
+    rotate_degrees: half of images are turned by up to this to either side. blur: half are blurred. color, not
+    published: brightness, contrast and saturation are each changed by up to this fraction.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
     rotate_degrees: float = 0.0
     blur: bool = False
     mirror: bool = True
+    color: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -54,6 +59,7 @@ class AugmentConfig:
             0 < low <= high, f"augment.scale takes two positive numbers, the smaller first, not {self.scale}"
         )
         _require(0 <= self.rotate_degrees < 90, "augment.rotate_degrees lies in [0, 90)")
+        _require(0 <= self.color < 1, f"augment.color lies in [0, 1), not {self.color}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,9 @@ class TrainingConfig:
     in, one after the other (batch statistics are then those of a part). lr: of the backbone; the head learns
     at `head_lr_factor` times it. poly_power: of the learning rate's decay (paper 4.1). ema: decay of the
     weights' moving average, which is then what is evaluated and released; None: none. init: a file of
-    backbone weights to start from. device: auto is the GPU where there is one. bf16: autocast; None: where it
+    backbone weights to start from. class_balance: exponent of the classes' inverse frequencies in the loss,
+    0 for none (published), 1 for equal sums. teacher: a checkpoint whose predictions are learned too, with
+    distill_weight; None: none. device: auto is the GPU where there is one. bf16: autocast; None: where it
     pays, on hardware that multiplies in it. compile: torch.compile. deterministic: the same weights from the
     same seed on a GPU too, slower. workers: processes that decode and augment, for each training process;
     prefetch: batches that each keeps ready. save_every, log_every, evaluate_every: in steps; evaluate_every
@@ -86,6 +94,9 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     poly_power: float = 0.9
     aux_weight: float = 0.4
+    class_balance: float = 0.0
+    teacher: str | None = None
+    distill_weight: float = 1.0
     accumulate: int = 1
     ema: float | None = None
     init: str | None = None
@@ -112,7 +123,8 @@ class TrainingConfig:
             (self.iterations or 1) > 0 and (self.epochs or 1) > 0, "iterations and epochs must be above 0"
         )
         _require(self.ema is None or 0 < self.ema < 1, f"ema lies between 0 and 1, not {self.ema}")
-        for name in ("momentum", "weight_decay", "aux_weight", "workers", "seed"):
+        not_negative = ("momentum", "weight_decay", "aux_weight", "class_balance", "distill_weight")
+        for name in (*not_negative, "workers", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,

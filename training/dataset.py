@@ -7,6 +7,7 @@ Not here: reading lists and files (`inference/pairs.py`), preparing data sets (`
 
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from inference.pairs import load_pair
 from training.config import TrainingConfig
-from training.transforms import TrainingTransform
+from training.device_data import DeviceImages
+from training.distributed import Processes
+from training.transforms import Draw, TrainingTransform
 
 _GRACE_S: Final = 15
+
+
+def generator(seed: int, position: int) -> np.random.Generator:
+    """What decides about the image at that position of a training."""
+    return np.random.default_rng((seed, position))
 
 
 class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -47,7 +55,7 @@ class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         position, index = key
         image, label = self._decoded[index] if self._decoded else load_pair(self.pairs[index], self.classes)
-        rng = np.random.default_rng((self.seed, position))
+        rng = generator(self.seed, position)
         image, label = self.transform(image.astype(np.float32), label, rng)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
 
@@ -79,36 +87,66 @@ class EndlessSampler(Sampler[tuple[int, int]]):
             yield position, int(order[position % self.size])
 
 
-def training_loader(
+def training_batches(
     pairs: list[tuple[Path, Path]],
     config: TrainingConfig,
+    processes: Processes,
     *,
     share: int,
     start: int,
     stop: int,
-    rank: int = 0,
-    count: int = 1,
-    pin_memory: bool = False,
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of `share` augmented crops, from step `start` to `stop` of the training, for one process.
 
-    It is iterated once: its workers live as long as the training. Raises DatasetError.
+    Items are stacked as `SegmentationDataset` gives them. Raises DatasetError.
     """
-    dataset = SegmentationDataset(
-        pairs,
-        TrainingTransform(config.augment, config.model.crop_hw),
-        classes=config.model.classes,
-        seed=config.seed,
-        cache=config.data.cache,
-    )
     sampler = EndlessSampler(
         len(pairs),
         seed=config.seed,
         start=start * config.batch,
         stop=stop * config.batch,
         share=share,
-        rank=rank,
-        count=count,
+        rank=processes.rank,
+        count=processes.count,
+    )
+    if config.data.on_device:
+        images = DeviceImages(pairs, classes=config.model.classes, device=processes.device)
+        return _device_batches(images, config, sampler, share)
+    return iter(_loader(pairs, config, sampler, share, pin_memory=processes.device.type == "cuda"))
+
+
+def _device_batches(
+    images: DeviceImages, config: TrainingConfig, sampler: EndlessSampler, share: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    crop_hw, places = config.model.crop_hw, iter(sampler)
+    while batch := list(islice(places, share)):
+        draws = [
+            Draw.of(
+                config.augment,
+                images.sizes_hw[index],
+                crop_hw,
+                np.random.default_rng((config.seed, position)),
+            )
+            for position, index in batch
+        ]
+        yield images.crops([index for _, index in batch], draws, crop_hw)
+
+
+def _loader(
+    pairs: list[tuple[Path, Path]],
+    config: TrainingConfig,
+    sampler: EndlessSampler,
+    share: int,
+    *,
+    pin_memory: bool,
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    """It is iterated once: its workers live as long as the training."""
+    dataset = SegmentationDataset(
+        pairs,
+        TrainingTransform(config.augment, config.model.crop_hw),
+        classes=config.model.classes,
+        seed=config.seed,
+        cache=config.data.cache,
     )
     return DataLoader(
         dataset,

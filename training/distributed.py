@@ -54,7 +54,7 @@ class Processes:
         """Sums of the processes' (n,) float values, and the largest signal number: the same for all."""
         if self.count == 1:
             return values.tolist(), signum
-        own = torch.cat([values, torch.tensor([signum], dtype=values.dtype, device=values.device)])
+        own = torch.cat([values, torch.tensor([signum], dtype=values.dtype)]).to(self.device)
         everyones = [torch.empty_like(own) for _ in range(self.count)]
         dist.all_gather(everyones, own)
         *columns, signals = zip(*torch.stack(everyones).tolist(), strict=True)

@@ -26,24 +26,33 @@ class Loss(NamedTuple):
 
 
 def segmentation_loss(
-    logits: TrainingLogits, labels: Tensor, *, aux_weight: float, pixels: Tensor | float
+    logits: TrainingLogits,
+    labels: Tensor,
+    *,
+    aux_weight: float,
+    pixels: Tensor | float,
+    class_weights: Tensor | None = None,
 ) -> Loss:
     """Cross entropy of the main logits plus `aux_weight` times the auxiliary one's (paper 3.5).
 
     logits: (N, C, H, W) each; labels: (N, H, W) int64 class ids; IGNORE counts in neither. In float32.
     pixels: what the sum over pixels is divided by: those of the whole step that are not IGNORE, in whatever
     parts and processes it is taken, so that each weighs the same and the parts' losses add up to the step's.
+    class_weights: (C,) float32, of each pixel by its class (not published); None: 1 each.
     """
-    main = _sum_of_pixels(logits.main, labels) / pixels
+    main = _sum_of_pixels(logits.main, labels, class_weights) / pixels
     if logits.aux is None:
         return Loss(main, main.detach(), torch.zeros_like(main))
-    aux = _sum_of_pixels(logits.aux, labels) / pixels
+    aux = _sum_of_pixels(logits.aux, labels, class_weights) / pixels
     return Loss(main + aux_weight * aux, main.detach(), aux.detach())
 
 
-def _sum_of_pixels(logits: Tensor, labels: Tensor) -> Tensor:
+def _sum_of_pixels(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
     # Summed apart: on a GPU the reduction inside cross entropy has no deterministic form.
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none").sum()
+    each = F.cross_entropy(
+        logits.float(), labels, weight=class_weights, ignore_index=IGNORE, reduction="none"
+    )
+    return each.sum()
 
 
 def valid_pixels(labels: Tensor) -> Tensor:

@@ -137,13 +137,18 @@ def _same_network(before: Mapping[str, Any], now: ModelConfig) -> bool:
         return False
 
 
-def _schedule_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Settings that a training cannot change half-way without becoming another one."""
-    default = dataclasses.asdict(AugmentConfig())
-    before = {**before, "augment": {**default, **before.get("augment", {})}}
+def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that a training cannot change half-way without becoming another one.
+
+    Keys that an older version did not write have their defaults.
+    """
     schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
-    rest = ("momentum", "weight_decay", "aux_weight")  # the optimizer's state would bring the old ones back
-    return [key for key in (*schedule, *rest) if before.get(key) != now[key]]
+    loss = ("aux_weight", "class_balance", "teacher", "distill_weight")
+    rest = ("momentum", "weight_decay")  # the optimizer's state would bring the old ones back
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    before = {**defaults, **recorded}
+    before["augment"] = {**dataclasses.asdict(AugmentConfig()), **(recorded.get("augment") or {})}
+    return [key for key in (*schedule, *loss, *rest) if before[key] != now[key]]
 
 
 def save_atomically(content: Any, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The gradients of one optimizer step, whole or in parts, in one process or in many.
 
-losses = gradients(model, [(images, labels)], config, Processes(torch.device("cpu")))
+losses = gradients(model, [(images, labels)], objective, config, Processes(torch.device("cpu")))
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from training.config import TrainingConfig
 from training.distributed import Processes
 from training.numerics import bf16_pays
-from training.optimization import segmentation_loss, valid_pixels
+from training.objective import Objective
+from training.optimization import valid_pixels
 
 Part = tuple[Tensor, Tensor]
 
@@ -25,9 +26,14 @@ def grouped(batches: Iterator[Part], size: int) -> Iterator[list[Part]]:
 
 
 def gradients(
-    model: nn.Module, parts: Sequence[Part], config: TrainingConfig, processes: Processes
+    model: nn.Module,
+    parts: Sequence[Part],
+    objective: Objective,
+    config: TrainingConfig,
+    processes: Processes,
 ) -> Tensor:
-    """Adds the gradients of a step's parts; returns this process's part of the main and auxiliary loss, (2,).
+    """Adds the gradients of a step's parts; returns this process's part of the total, the main and the
+    auxiliary loss, (3,), on the CPU.
 
     The loss is the mean over the valid pixels of all parts in all processes, so that how a step is divided
     changes nothing but, with several parts, batch statistics.
@@ -36,7 +42,8 @@ def gradients(
     labels = [truth.to(device, non_blocking=True) for _, truth in parts]
     pixels = processes.sum(torch.stack([valid_pixels(truth) for truth in labels]).sum()).clamp(min=1)
     bf16 = bf16_pays(device) if config.bf16 is None else config.bf16
-    losses = torch.zeros(2, device=device)
+    losses = torch.zeros(3, device=device)
+    known = HostCopy(losses)
     for number, ((images, _), truth) in enumerate(zip(parts, labels, strict=True), 1):
         images = images.to(device, non_blocking=True)
         if config.channels_last:
@@ -45,8 +52,33 @@ def gradients(
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 logits = model(images)
-            loss = segmentation_loss(logits, truth, aux_weight=config.aux_weight, pixels=pixels)
+                loss = objective(logits, images, truth, pixels)
+            losses += torch.stack([loss.total.detach(), loss.main, loss.aux])
+            if number == len(parts):
+                known.begin()
             # DistributedDataParallel gives the mean of the processes' gradients; theirs is to be a sum.
             (loss.total * processes.count if processes.count > 1 else loss.total).backward()
-        losses += torch.stack([loss.main, loss.aux])
-    return losses
+    return known.value()
+
+
+class HostCopy:
+    """A tensor's value on the CPU, as of `begin`, without waiting for what the GPU was given since: while it
+    computes gradients, the next commands can be prepared."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        on_gpu = tensor.device.type == "cuda"
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
+        self._copied = torch.cuda.Event() if on_gpu else None
+
+    def begin(self) -> None:
+        """Notes the value that the tensor has by now."""
+        self._host.copy_(self._tensor, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+
+    def value(self) -> Tensor:
+        """Waits until it has come."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host

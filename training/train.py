@@ -27,11 +27,12 @@ from inference.pairs import DatasetError, read_list
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from training.config import TrainingConfig, read_config
-from training.dataset import training_loader
+from training.dataset import training_batches
 from training.distributed import ElsewhereError, Processes, open_processes, speaks, who
 from training.evaluate import evaluate
 from training.monitor import Monitor
 from training.numerics import numerics, undisturbed
+from training.objective import build_objective
 from training.optimization import set_learning_rate
 from training.setup import build_model, build_state, share_of
 from training.signals import InterruptedTraining, StopSignals
@@ -64,18 +65,12 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             read_list(root, root / config.data.val_list)
             total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
             state = build_state(config, processes)
-            loader = training_loader(
-                pairs,
-                config,
-                share=share,
-                start=state.iteration,
-                stop=total,
-                rank=processes.rank,
-                count=processes.count,
-                pin_memory=processes.device.type == "cuda",
-            )
+            objective = build_objective(config, pairs, processes.device)
             # The loader's workers are made before the monitor has threads and signals are noted.
-            steps = grouped(iter(loader), config.accumulate)
+            batches = training_batches(
+                pairs, config, processes, share=share, start=state.iteration, stop=total
+            )
+            steps = grouped(batches, config.accumulate)
             monitor = Monitor(config, start=state.iteration, total=total, speaks=processes.first)
 
         model = build_model(state, config, processes).train()
@@ -84,9 +79,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             for parts in steps:
                 lr = set_learning_rate(state.optimizer, config, state.iteration / total)
                 state.optimizer.zero_grad(set_to_none=True)
-                losses = gradients(model, parts, config, processes)
-                (main, aux), signum = processes.agree(losses, stop.received)
-                loss = main + config.aux_weight * aux
+                losses = gradients(model, parts, objective, config, processes)
+                (loss, main, aux), signum = processes.agree(losses, stop.received)
                 if not math.isfinite(loss):
                     with processes.together():
                         raise FloatingPointError(

@@ -291,7 +291,7 @@ def test_the_head_learns_ten_times_as_fast_by_the_poly_policy_and_everything_dec
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "gradients", lambda *args: torch.tensor([float("nan"), 0.0]))
+    monkeypatch.setattr(train_module, "gradients", lambda *args: torch.tensor([float("nan"), 0.0, 0.0]))
     with pytest.raises(FloatingPointError, match=r"nan at iteration 0; lower lr"):
         train(tiny(miniature, tmp_path / "out", "iterations=2"))
     assert not (tmp_path / "out/checkpoint.pth").exists()
