@@ -47,13 +47,17 @@ def test_augmentation_keeps_size_and_range_and_follows_its_generator() -> None:
     assert once.max() <= images.max() + 1e-6
 
 
-def test_the_command_writes_weights_that_a_training_starts_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [8, 32])
+def test_the_command_writes_weights_that_a_training_starts_from(stride: int, tmp_path: Path) -> None:
     archive(tmp_path / "train-0.npz", 24, 0)
     archive(tmp_path / "val.npz", 6, 1)
     out = tmp_path / "resnet18.pth"
     command = [sys.executable, "-m", "training.pretrain", "--data", str(tmp_path), "--out", str(out)]
     done = subprocess.run(
-        [*command, "--epochs", "2", "--batch", "8"], capture_output=True, text=True, check=True
+        [*command, "--epochs", "2", "--batch", "8", "--stride", str(stride)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert 0 <= json.loads(done.stdout.splitlines()[-1])["top1"] <= 1
     backbone = ResNet(18)
