@@ -290,8 +290,10 @@ def _presets() -> dict[str, ModelConfig]:
             table[f"pspnet{depth}_{dataset}"] = ModelConfig(
                 depth=depth, classes=classes, crop_hw=(ppm_crop, ppm_crop), context="ppm"
             )
-    table["psanet18_camvid"] = ModelConfig(depth=18, classes=11, crop_hw=(353, 353), head_width=256)
-    table["psanet50_camvid"] = ModelConfig(depth=50, classes=11, crop_hw=(353, 353), head_width=256)
+    for depth in (18, 50):  # one crop shows a whole image of 360 x 480
+        table[f"psanet{depth}_camvid"] = ModelConfig(
+            depth=depth, classes=11, crop_hw=(369, 481), head_width=256
+        )
     return table
 
 

@@ -35,7 +35,7 @@ def test_the_bundle_says_what_it_is_and_what_it_was_made_of() -> None:
     info = read_bundle(FOLDER).info
     assert (info.name, info.dataset, info.precision, info.psa_form) == (NAME, "camvid", "int8", "inlined")
     assert info.class_names == LABEL_SETS["camvid"].class_names
-    assert info.architecture.replace(aux=True, crop_hw=(353, 353)) == PRESETS[NAME]
+    assert info.architecture.replace(aux=True, crop_hw=PRESETS[NAME].crop_hw) == PRESETS[NAME]
     source = FOLDER / f"{NAME}.safetensors"
     assert info.source_file == source.name
     assert hashlib.sha256(source.read_bytes()).hexdigest() == info.source_sha256

@@ -157,8 +157,6 @@ def test_changes_are_validated_too() -> None:
         ("psanet101_voc2012", 21, 465, 59),
         ("psanet50_cityscapes", 19, 705, 89),
         ("psanet101_cityscapes", 19, 705, 89),
-        ("psanet18_camvid", 11, 353, 45),
-        ("psanet50_camvid", 11, 353, 45),
     ],
 )
 def test_presets_are_the_published_networks(name: str, classes: int, crop: int, mask: int) -> None:
@@ -169,6 +167,14 @@ def test_presets_are_the_published_networks(name: str, classes: int, crop: int, 
     assert f"psanet{preset.depth}" == name.split("_")[0]
     half = preset.replace(compact=True).psa_mask_hw
     assert half == ((mask + 1) // 2, (mask + 1) // 2)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_presets_of_camvid_see_its_images_whole(depth: int) -> None:
+    preset = PRESETS[f"psanet{depth}_camvid"]
+    assert (preset.depth, preset.classes, preset.head_width) == (depth, 11, 256)
+    assert (preset.crop_hw, preset.psa_mask_hw) == ((369, 481), (47, 61))
+    assert all(0 <= crop - side < 16 for crop, side in zip(preset.crop_hw, (360, 480), strict=True))
 
 
 @pytest.mark.parametrize(("dataset", "crop"), [("ade20k", 473), ("voc2012", 473), ("cityscapes", 713)])

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The CamVid models on one GPU, each stage by itself: pre-training, psanet50, psanet18 taught by it, and
+# psanet18 with and without pre-training on equal, short budgets. A stage that was cut off goes on when it is
+# called again. What the committed models were made with, and the figures, are in training/README.md.
+#
+#     training/recipes/camvid_gpu.sh OUT_FOLDER STAGE...
+#     CAMVID=data/camvid IMAGENET=data/tiny-imagenet training/recipes/camvid_gpu.sh runs pretrain psanet50 psanet18 compare
+#
+# PRETRAIN_EPOCHS_18, PRETRAIN_EPOCHS_50, STEPS_50, STEPS_18, STEPS_COMPARE: how long; the defaults take about
+# 20 minutes of an H100. MORE: more key=value of training.train for every training.
+set -euo pipefail
+out=$1
+shift
+camvid=${CAMVID:-data/camvid} imagenet=${IMAGENET:-data/tiny-imagenet}
+read -ra more <<< "${MORE:-}"
+
+pretrain() { # DEPTH EPOCHS
+    python3 -m training.pretrain --data "$imagenet" --depth "$1" --epochs "$2" --stride 8 --batch 256 --lr 0.2 \
+        --weight-decay 3e-4 --compile --out "$out/resnet$1.pth" > "$out/resnet$1.json" 2> "$out/resnet$1.log"
+}
+
+train() { # NAME STEPS KEY=VALUE...
+    local name=$1 steps=$2
+    shift 2
+    python3 -m training.train --config training/configs/camvid_psanet18.yaml --config training/configs/camvid_long.yaml \
+        data.root="$camvid" out="$out/$name" epochs=null iterations="$steps" "$@" ${more[@]+"${more[@]}"} \
+        > "$out/$name.json" 2> "$out/$name.log"
+}
+
+mkdir -p "$out"
+for stage in "$@"; do
+    case $stage in
+        pretrain) # both at a time: neither fills a large GPU
+            pretrain 18 "${PRETRAIN_EPOCHS_18:-20}" &
+            pretrain 50 "${PRETRAIN_EPOCHS_50:-20}"
+            wait $!
+            ;;
+        psanet50) train psanet50_camvid "${STEPS_50:-6000}" preset=psanet50_camvid init="$out/resnet50.pth" ;;
+        psanet18) train psanet18_camvid "${STEPS_18:-8000}" init="$out/resnet18.pth" \
+            teacher="$out/psanet50_camvid/checkpoint.pth" ;;
+        compare)
+            train with_pretraining "${STEPS_COMPARE:-1400}" init="$out/resnet18.pth" &
+            train without_pretraining "${STEPS_COMPARE:-1400}"
+            wait $!
+            ;;
+        *) echo "there is no stage $stage: pretrain, psanet50, psanet18 or compare" >&2 && exit 2 ;;
+    esac
+done
