@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import cv2
 import numpy as np
@@ -128,6 +129,41 @@ class Normalizer:
         return ((floats - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
+class Schedule:
+    """One cycle (Smith and Topin 2018): the rate rises to `lr` in the first 15% and falls to 0, by cosines.
+
+    steps: of the whole training; seconds: what it may take, counted from the second step on, since the first
+    compiles; None: as long as it takes. Progress is by whichever is farther on.
+    """
+
+    _RISE: Final = 0.15
+
+    def __init__(self, lr: float, steps: int, seconds: float | None) -> None:
+        self._lr, self._steps, self._seconds = lr, steps, seconds
+        self.taken, self._began = 0, math.inf
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        elapsed = 0.0 if self._seconds is None else (time.monotonic() - self._began) / self._seconds
+        return min(1.0, max(self.taken / self._steps, elapsed))
+
+    @property
+    def over(self) -> bool:
+        """Whether the last step has been taken, or the time is up."""
+        return self.progress >= 1
+
+    def step(self) -> float:
+        """The rate of the step that is taken now."""
+        if self.taken == 1:
+            self._began = time.monotonic()
+        done, rise = self.progress, self._RISE
+        self.taken += 1
+        if done < rise:
+            return self._lr * (0.04 + 0.96 * (1 - math.cos(math.pi * done / rise)) / 2)
+        return self._lr * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+
+
 def pretrain(args: argparse.Namespace) -> dict[str, object]:
     """Trains, keeps the last weights, and returns the JSON line's content."""
     started = time.monotonic()
@@ -144,14 +180,16 @@ def pretrain(args: argparse.Namespace) -> dict[str, object]:
     optimizer = torch.optim.SGD(
         classifier.parameters(), lr=args.lr, momentum=0.9, weight_decay=args.weight_decay, nesterov=True
     )
-    steps = args.epochs * (len(labels) // args.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps, pct_start=0.15)
+    schedule = Schedule(args.lr, args.epochs * (len(labels) // args.batch), args.seconds)
     normalize, top1 = Normalizer(device), 0.0
     for epoch in range(1, args.epochs + 1):
         began, losses = time.monotonic(), []
         for index in tqdm(
             list(batches(len(labels), args.batch, generator)), desc=f"epoch {epoch}", mininterval=10
         ):
+            if schedule.over:
+                break
+            optimizer.param_groups[0]["lr"] = schedule.step()
             chosen = index.to(device, non_blocking=True)
             inputs = augment(normalize(images[chosen]), generator)
             with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -160,9 +198,8 @@ def pretrain(args: argparse.Namespace) -> dict[str, object]:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            schedule.step()
             losses.append(loss.detach())
-        loss_mean = float(torch.stack(losses).mean())
+        loss_mean = float(torch.stack(losses).mean()) if losses else 0.0  # the time was up with the epoch
         if not math.isfinite(loss_mean):
             raise FloatingPointError(f"the loss is {loss_mean} in epoch {epoch}; lower --lr")
         speed = len(losses) * args.batch / (time.monotonic() - began)
@@ -171,8 +208,14 @@ def pretrain(args: argparse.Namespace) -> dict[str, object]:
         logger.info("epoch %d: loss %.4f, top-1 %.4f, %.0f images/s", epoch, loss_mean, top1, speed)
         state = {key: value.cpu() for key, value in classifier.backbone.state_dict().items()}
         save_atomically({"depth": args.depth, "top1": top1, "state_dict": state}, args.out)
-    seconds = round(time.monotonic() - started, 1)
-    return {"top1": round(top1, 4), "checkpoint": str(args.out), "epochs": args.epochs, "seconds": seconds}
+        if schedule.over:
+            break
+    return {
+        "top1": round(top1, 4),
+        "checkpoint": str(args.out),
+        "epochs": round(schedule.taken * args.batch / len(labels), 2),
+        "seconds": round(time.monotonic() - started, 1),
+    }
 
 
 def main() -> None:
@@ -182,6 +225,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=18)
     parser.add_argument("--stride", type=int, choices=tuple(_DILATIONS), default=32)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument(
+        "--seconds", type=float, help="what it may take: ends then, with the schedule run to its end"
+    )
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--weight-decay", type=float, default=5e-5)

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from models.checkpoint import load_backbone
 from models.resnet import ResNet
-from training.pretrain import augment, load
+from training.pretrain import Schedule, augment, load
 
 
 def archive(path: Path, count: int, seed: int) -> np.ndarray:
@@ -64,6 +65,34 @@ def test_the_command_writes_weights_that_a_training_starts_from(stride: int, tmp
     before = backbone.layer4[0].conv1.weight.clone()
     load_backbone(backbone, out)
     assert not torch.equal(before, backbone.layer4[0].conv1.weight)
+
+
+def rates(seconds: float | None, pause_s: float, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of a schedule of 100 steps whose steps take `pause_s` seconds each."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    schedule, found = Schedule(0.2, 100, seconds), []
+    while not schedule.over:
+        found.append(schedule.step())
+        clock[0] += pause_s
+    return found
+
+
+def test_the_rate_rises_and_falls_once_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rates(None, 1.0, monkeypatch)
+    assert len(found) == 100
+    assert max(found) == found[15] == pytest.approx(0.2)
+    assert found[:16] == sorted(found[:16])
+    assert found[15:] == sorted(found[15:], reverse=True)
+    assert found[-1] < 0.001
+
+
+def test_the_schedule_is_run_to_its_end_when_the_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rates(20.0, 1.0, monkeypatch)
+    assert len(found) == 21, "the first step, which compiles, does not count"
+    assert max(found) == pytest.approx(0.2, rel=0.05)
+    assert found[-1] < 0.01
+    assert rates(1000.0, 1.0, monkeypatch) == rates(None, 1.0, monkeypatch)
 
 
 @pytest.mark.parametrize("missing", ["train-0.npz", "val.npz"])

@@ -6,17 +6,18 @@
 #     training/recipes/camvid_gpu.sh OUT_FOLDER STAGE...
 #     CAMVID=data/camvid IMAGENET=data/tiny-imagenet training/recipes/camvid_gpu.sh runs pretrain psanet50 psanet18 compare
 #
-# PRETRAIN_EPOCHS_18, PRETRAIN_EPOCHS_50, STEPS_50, STEPS_18, STEPS_COMPARE: how long; the defaults take about
-# 20 minutes of an H100. MORE: more key=value of training.train for every training.
+# PRETRAIN_EPOCHS, PRETRAIN_SECONDS (at most), STEPS_50, STEPS_18, STEPS_COMPARE: how long; the defaults take
+# about 20 minutes of an H100. MORE: more key=value of training.train for every training.
 set -euo pipefail
 out=$1
 shift
 camvid=${CAMVID:-data/camvid} imagenet=${IMAGENET:-data/tiny-imagenet}
 read -ra more <<< "${MORE:-}"
 
-pretrain() { # DEPTH EPOCHS
-    python3 -m training.pretrain --data "$imagenet" --depth "$1" --epochs "$2" --stride 8 --batch 256 --lr 0.2 \
-        --weight-decay 3e-4 --compile --out "$out/resnet$1.pth" > "$out/resnet$1.json" 2> "$out/resnet$1.log"
+pretrain() { # DEPTH
+    python3 -m training.pretrain --data "$imagenet" --depth "$1" --epochs "${PRETRAIN_EPOCHS:-20}" --stride 8 --batch 256 --lr 0.2 \
+        --weight-decay 3e-4 --compile ${PRETRAIN_SECONDS:+--seconds "$PRETRAIN_SECONDS"} \
+        --out "$out/resnet$1.pth" > "$out/resnet$1.json" 2> "$out/resnet$1.log"
 }
 
 train() { # NAME STEPS KEY=VALUE...
@@ -31,8 +32,8 @@ mkdir -p "$out"
 for stage in "$@"; do
     case $stage in
         pretrain) # both at a time: neither fills a large GPU
-            pretrain 18 "${PRETRAIN_EPOCHS_18:-20}" &
-            pretrain 50 "${PRETRAIN_EPOCHS_50:-20}"
+            pretrain 18 &
+            pretrain 50
             wait $!
             ;;
         psanet50) train psanet50_camvid "${STEPS_50:-6000}" preset=psanet50_camvid init="$out/resnet50.pth" ;;
