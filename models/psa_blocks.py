@@ -46,6 +46,18 @@ class Block(NamedTuple):
     top: int
     bottom: int
 
+    def targets(self, geometry: Geometry) -> slice:
+        """Of each of its images."""
+        return slice(self.top * geometry.w, self.bottom * geometry.w)
+
+    def centre_rows(self, geometry: Geometry) -> tuple[int, int]:
+        """First row, and the one after the last, of the positions that predict."""
+        return (0, geometry.h) if geometry.distribute else (self.top, self.bottom)
+
+    def other_rows(self, geometry: Geometry) -> tuple[int, int]:
+        """… of those that are predicted for."""
+        return (self.top, self.bottom) if geometry.distribute else (0, geometry.h)
+
 
 def plan_blocks(
     geometry: Geometry, images: int, *, bytes_a_pair: int, limit: int, most_images: int = 2**31
