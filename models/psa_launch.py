@@ -37,7 +37,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """What each target gathers, (N, P, D), and its log-sum of exponentials, (N, P) float32."""
     gathered_npd = torch.empty_like(values_npd)
-    log_sums_np = values_npd.new_empty(values_npd.shape[:2], dtype=torch.float32)
+    log_sums_np = torch.empty(values_npd.shape[:2], dtype=torch.float32, device=values_npd.device)
     head = _Head(features_npc, weight_mc, values_npd, geometry)
     logits = head.workspace(head.logits_dtype)
     for block in head.blocks:
@@ -136,7 +136,7 @@ class _Head:
     def workspace(self, dtype: torch.dtype) -> Tensor:
         """Room for the pairs of any of the blocks."""
         pairs = max(block.image_count * block.image_stride for block in self.blocks)
-        return self.features.new_empty(pairs, dtype=dtype)
+        return torch.empty(pairs, dtype=dtype, device=self.features.device)
 
     def sums_like(self, tensor: Tensor, *, added_to: bool) -> Tensor:
         """For results like `tensor`, in float32 if several blocks add to them."""
