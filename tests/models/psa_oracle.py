@@ -60,6 +60,6 @@ def expected(inputs: Sequence[Tensor], geometry: Geometry) -> list[Tensor]:
 def errors(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
     """Of each: the length of the difference over the length of what is wanted; NaN counts as infinite."""
     return [
-        float(((a.double() - b).norm() / b.norm().clamp(min=1e-12)).nan_to_num(nan=float("inf")))
+        float(((a.detach().double() - b).norm() / b.norm().clamp(min=1e-12)).nan_to_num(nan=float("inf")))
         for a, b in zip(found, wanted, strict=True)
     ]
