@@ -41,7 +41,7 @@ def attend(
     h, w = features.shape[2:]
     inputs = (features.flatten(2).mT, weight.flatten(1), values.flatten(2).mT)
     device = features.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
         lower = torch.get_autocast_dtype(device)
         inputs = (inputs[0].to(lower), inputs[1].to(lower), inputs[2].to(lower))
     gathered_npd, _ = psa_attention(*inputs, h, w, *mask_hw, distribute)

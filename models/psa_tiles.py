@@ -18,6 +18,7 @@ class Tiles(NamedTuple):
     """One way to run a kernel: a tile of m x n results, k at a time; warps, and stages of loads in flight.
 
     m: positions or offsets, in a row or as (rows, columns) of the picture; n: channels, offsets or sources.
+    registers: at most so many a thread, so that two programs fit a multiprocessor (None: what is needed).
     """
 
     m: int | tuple[int, int]
@@ -25,30 +26,35 @@ class Tiles(NamedTuple):
     k: int
     warps: int
     stages: int
+    registers: int | None = None
 
     def arguments(self, n_at_most: int | None) -> dict[str, Any]:
         """As a launch takes them. n_at_most: the channels that there are, where n counts channels."""
         n = self.n if n_at_most is None else min(self.n, max(16, 1 << (n_at_most - 1).bit_length()))
-        square = not isinstance(self.m, int)
-        rows = {"TILE_H": self.m[0], "TILE_W": self.m[1]} if square else {"BLOCK_M": self.m}
-        return {**rows, "BLOCK_N": n, "BLOCK_K": self.k, "num_warps": self.warps, "num_stages": self.stages}
+        one_way = isinstance(self.m, int)
+        rows = {"BLOCK_M": self.m} if one_way else dict(zip(("TILE_H", "TILE_W"), self.m, strict=True))
+        launch = {"num_warps": self.warps, "num_stages": self.stages}
+        if self.registers is not None:
+            launch["maxnreg"] = self.registers
+        return {**rows, "BLOCK_N": n, "BLOCK_K": self.k, **launch}
 
 
 # The first of each is taken where nothing may be measured.
 HALF: Mapping[str, tuple[Tiles, ...]] = {
     "predict": (
         Tiles((8, 16), 128, 64, 8, 3),
-        Tiles((8, 16), 128, 64, 4, 4),
-        Tiles((8, 16), 256, 64, 8, 3),
+        Tiles((8, 16), 128, 64, 8, 3, 128),
+        Tiles((8, 16), 128, 64, 8, 4),
+        Tiles((8, 8), 256, 64, 8, 3),
         Tiles((8, 8), 128, 64, 4, 4),
-        Tiles((8, 8), 256, 64, 4, 3),
     ),
     "gather": (
         Tiles(64, 256, 64, 8, 3),
         Tiles(128, 128, 64, 8, 3),
-        Tiles(64, 128, 64, 4, 4),
+        Tiles(128, 128, 64, 8, 3, 128),
+        Tiles(64, 128, 64, 4, 3),
         Tiles(128, 256, 64, 8, 3),
-        Tiles(64, 128, 128, 4, 3),
+        Tiles(64, 512, 32, 8, 3),
     ),
     "logit_grads": (
         Tiles(128, 128, 64, 8, 3),
@@ -58,20 +64,20 @@ HALF: Mapping[str, tuple[Tiles, ...]] = {
     "value_grads": (
         Tiles(64, 256, 64, 8, 3),
         Tiles(128, 128, 64, 8, 3),
-        Tiles(64, 128, 64, 4, 4),
+        Tiles(64, 128, 64, 4, 3),
         Tiles(128, 256, 64, 8, 3),
     ),
     "feature_grads": (
         Tiles((8, 8), 256, 64, 8, 3),
         Tiles((8, 8), 128, 64, 4, 3),
         Tiles((8, 16), 128, 64, 8, 3),
-        Tiles((8, 16), 256, 64, 8, 3),
+        Tiles((8, 8), 512, 32, 8, 3),
     ),
     "weight_grads": (
         Tiles((2, 32), 256, 64, 8, 3),
         Tiles((2, 32), 128, 64, 4, 3),
         Tiles((4, 32), 128, 64, 8, 3),
-        Tiles((4, 16), 256, 64, 8, 3),
+        Tiles((2, 32), 512, 32, 8, 3),
     ),
 }
 FLOAT: Mapping[str, tuple[Tiles, ...]] = {

@@ -21,6 +21,11 @@ What all kernels share:
 import triton
 import triton.language as tl
 
+_SIZES = [
+    *("images", "rows", "width", "positions", "targets", "first_target", "mask_h", "mask_w"),
+    *("centre_top", "centre_bottom", "other_top", "other_bottom"),
+]
+"""Sizes that no machine code depends on: features of another size need no new compilation."""
 LOG2E = tl.constexpr(1.4426950408889634)
 LARGEST_HALF = tl.constexpr(65504.0)
 
@@ -75,7 +80,7 @@ def _skewed(
     return at, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def predict(
     features,
     weight,
@@ -157,7 +162,7 @@ def _pairs(target, source, targets, positions, pitch, DISTRIBUTE: tl.constexpr):
     return at, is_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def gather(
     logits,
     values,
@@ -210,7 +215,7 @@ def gather(
         tl.store(log_sums + place, (largest + tl.log2(total)) / LOG2E, mask=is_target)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def row_products(
     left,
     right,
@@ -236,7 +241,7 @@ def row_products(
     tl.store(products + row, total, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def logit_grads(
     logits,
     grads,
@@ -290,7 +295,7 @@ def logit_grads(
     tl.store(grads + at, result.to(grads.dtype.element_ty), mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def value_grads(
     logits,
     log_sums,
@@ -355,7 +360,7 @@ def _numbered_pairs(
     return tl.load(grads + at, mask=inside, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def feature_grads(
     pair_grads,
     weight,
@@ -438,7 +443,7 @@ def _numbered_centres(
     return tl.load(grads + (image * image_stride)[None, :] + at, mask=inside, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def weight_grads(
     pair_grads,
     features,

@@ -23,7 +23,8 @@ DEVICES = pytest.mark.parametrize(
         pytest.param(
             "cpu",
             marks=pytest.mark.skipif(
-                os.environ.get("TRITON_INTERPRET") != "1", reason="Triton interprets only where there is no GPU"
+                os.environ.get("TRITON_INTERPRET") != "1",
+                reason="Triton interprets only where there is no GPU",
             ),
         ),
         pytest.param(
