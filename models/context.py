@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, ModelConfig, PsaType, ShrinkRule
+from models.psa_attention import attend
 from models.psa_mask import psa_mask
 from models.resample import resize, resize_aligned
 
@@ -98,14 +99,27 @@ class PSA(ContextModule):
         return torch.cat((features, self._resample(context, features.shape[2:], features.shape[2:])), 1)
 
     def _gather(
-        self, features: Tensor, reduce: nn.Module, attention: nn.Module, *, distribute: bool
+        self, features: Tensor, reduce: nn.Module, attention: nn.Sequential, *, distribute: bool
     ) -> Tensor:
         """One direction of equation 8: (N, C, h, w) to (N, width, h', w') of the shrunk features."""
         h, w = self._shrunk_hw(features.shape[2:])
         reduced = self._resample(reduce(features), (h, w), features.shape[2:])
+        return self._attended(reduced, attention, distribute=distribute) * (1.0 / self.normalization_factor)
+
+    def _attended(self, reduced: Tensor, attention: nn.Sequential, *, distribute: bool) -> Tensor:
+        """What each position gathers, (N, width, h', w'), before normalisation.
+
+        On a GPU, and wherever it is trained, in one piece, which never holds the attention of all pairs; in
+        evaluation elsewhere plainly, by the operations that exporters write. Both are one function.
+        """
+        predict = attention[-1]
+        in_one_piece = (reduced.device.type == "cuda" or self.training) and isinstance(predict, nn.Conv2d)
+        if in_one_piece and self.softmax and not self.compact:
+            features = attention[:-1](reduced)
+            return attend(features, predict.weight, reduced, self.mask_hw, distribute=distribute)
         attention_nst = self.attention_weights(attention(reduced), distribute=distribute)
         gathered_nct = torch.bmm(reduced.flatten(2), attention_nst.to(reduced.dtype))
-        gathered: Tensor = gathered_nct.unflatten(2, (h, w)) * (1.0 / self.normalization_factor)
+        gathered: Tensor = gathered_nct.unflatten(2, reduced.shape[2:])
         return gathered
 
     def _shrunk_hw(self, feature_hw: Sequence[int]) -> tuple[int, int]:

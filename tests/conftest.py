@@ -1,6 +1,9 @@
 """What every test relies on."""
 
+import os
 import signal
+
+import torch
 
 
 def pytest_configure() -> None:
@@ -8,3 +11,6 @@ def pytest_configure() -> None:
     started the suite in the background: such a shell has its children ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Triton asks once, when it is imported, whether it is to interpret its kernels, as it must without a GPU.
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,0 +1,283 @@
+"""Point-wise spatial attention by the Triton kernels: workspaces and launches.
+
+Not here: the kernels (`models/psa_triton.py`), their tile sizes (`models/psa_tiles.py`), the op and when it comes
+here (`models/psa_attention.py`). Needs triton: on a CPU its interpreter (TRITON_INTERPRET=1), for tests.
+
+Why it is done in this way. The plain form computes the over-completed map, (2H-1)(2W-1) values for each position,
+of which HW are used: with the product with the values, five units of 2 N (HW)^2 C operations. Here the logits cost
+about 1.3 units (a square tile of centres needs little more offsets than there are pairs) and the values one; the
+backward pass 6 in place of 10. Keeping logits in registers to the end, as attention kernels do, was weighed and
+left: a program could then hold no more than 64 targets of 512 channels, would read every weight once for these
+64, and would have to add the weights' gradient by atomics. So a block's logits pass through a workspace of bounded
+size, made to stay in the L2 cache; each step is a product of large tiles, and sums have one fixed order, so
+that the same input gives the same bits.
+
+Shape suffixes: n images, p positions (H * W, row-major), c channels of the features, d of the values, m = mask_h *
+mask_w. All tensors are contiguous, of one type: float16, bfloat16 or float32.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models import psa_triton
+from models.psa_blocks import Block, Geometry, plan_blocks
+from models.psa_tiles import FLOAT, HALF, TUNER, Tiles
+
+WORKSPACE_BYTES = 2**25
+"""Of a block's logits, and as much again of their gradients: the L2 cache of an H100 has 50 MB."""
+_ROW_MULTIPLE = 128
+"""Rows of the workspace are padded to whole tiles of the largest kind."""
+
+
+def forward(
+    features_npc: Tensor, weight_mc: Tensor, values_npd: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    """What each target gathers, (N, P, D), and its log-sum of exponentials, (N, P) float32."""
+    gathered_npd = torch.empty_like(values_npd)
+    log_sums_np = torch.empty(values_npd.shape[:2], dtype=torch.float32, device=values_npd.device)
+    head = _Head(features_npc, weight_mc, values_npd, geometry)
+    logits = head.workspace(head.logits_dtype)
+    for block in head.blocks:
+        head.predict(block, logits)
+        head.gather(block, logits, gathered_npd, log_sums_np)
+    return gathered_npd, log_sums_np
+
+
+def backward(
+    grad_npd: Tensor,
+    grad_log_sums_np: Tensor,
+    features_npc: Tensor,
+    weight_mc: Tensor,
+    values_npd: Tensor,
+    gathered_npd: Tensor,
+    log_sums_np: Tensor,
+    geometry: Geometry,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of features, weight and values from those of both results of `forward`, given with them."""
+    head = _Head(features_npc, weight_mc, values_npd, geometry)
+    logits, pair_grads = head.workspace(head.logits_dtype), head.workspace(features_npc.dtype)
+    products_np = head.row_products(grad_npd, gathered_npd, grad_log_sums_np)
+    # What is added to by several blocks is held in float32 until the last has been.
+    rows_apart = any(block.top > 0 for block in head.blocks)
+    feature_grads = head.sums_like(features_npc, added_to=rows_apart and geometry.distribute)
+    value_grads = head.sums_like(values_npd, added_to=rows_apart)
+    weight_grads = head.sums_like(weight_mc, added_to=len(head.blocks) > 1)
+    for number, block in enumerate(head.blocks):
+        head.predict(block, logits)
+        head.logit_grads(block, logits, pair_grads, log_sums_np, products_np, grad_npd)
+        head.value_grads(block, logits, log_sums_np, grad_npd, value_grads)
+        head.feature_grads(block, pair_grads, feature_grads)
+        head.weight_grads(block, pair_grads, weight_grads, add=number > 0)
+    dtype = features_npc.dtype
+    return feature_grads.to(dtype), weight_grads.to(dtype), value_grads.to(dtype)
+
+
+class _Rows(NamedTuple):
+    """What the kernels are told of a block and its workspace."""
+
+    images: slice
+    top: int
+    targets: int
+    first_target: int
+    centre_top: int
+    centre_bottom: int
+    other_top: int
+    other_bottom: int
+    pitch: int
+    image_stride: int
+
+    @property
+    def image_count(self) -> int:
+        return int(self.images.stop - self.images.start)
+
+
+def _rows(block: Block, geometry: Geometry) -> _Rows:
+    inner, every = (block.top, block.bottom), (0, geometry.h)
+    centres, others = (every, inner) if geometry.distribute else (inner, every)
+    pitch = _ceil((others[1] - others[0]) * geometry.w, _ROW_MULTIPLE) * _ROW_MULTIPLE
+    return _Rows(
+        slice(block.first_image, block.last_image),
+        block.top,
+        (block.bottom - block.top) * geometry.w,
+        block.top * geometry.w,
+        *centres,
+        *others,
+        pitch,
+        (centres[1] - centres[0]) * geometry.w * pitch,
+    )
+
+
+class _Head:
+    """The tensors of one call, its blocks, and a method for each kernel."""
+
+    def __init__(
+        self, features_npc: Tensor, weight_mc: Tensor, values_npd: Tensor, geometry: Geometry
+    ) -> None:
+        self.features, self.weight, self.values, self.geometry = features_npc, weight_mc, values_npd, geometry
+        self.channels, self.width = features_npc.shape[2], values_npd.shape[2]
+        half = features_npc.dtype != torch.float32
+        # 11 bits where bfloat16 has 8; clamped, where float16 would overflow.
+        self.logits_dtype = torch.float16 if half else torch.float32
+        self.candidates = HALF if half else FLOAT
+        self.precision = _precision(features_npc)
+        plan = plan_blocks(
+            geometry,
+            len(features_npc),
+            bytes_a_pair=features_npc.element_size(),
+            limit=WORKSPACE_BYTES,
+            # Addresses within a block are 32-bit numbers.
+            most_images=max(1, (2**31 - 1) // (geometry.positions * max(self.channels, self.width))),
+        )
+        self.blocks = [_rows(block, geometry) for block in plan]
+
+    def workspace(self, dtype: torch.dtype) -> Tensor:
+        """Room for the pairs of any of the blocks."""
+        pairs = max(block.image_count * block.image_stride for block in self.blocks)
+        return torch.empty(pairs, dtype=dtype, device=self.features.device)
+
+    def sums_like(self, tensor: Tensor, *, added_to: bool) -> Tensor:
+        """For results like `tensor`, in float32 if several blocks add to them."""
+        return torch.empty_like(tensor, dtype=torch.float32 if added_to else tensor.dtype)
+
+    def predict(self, block: _Rows, logits: Tensor) -> None:
+        """Logits of the block's pairs into the workspace, 0 for those beyond the mask."""
+        geometry = self.geometry
+        if not geometry.covers_all_pairs:
+            logits.zero_()
+        centre_rows, other_rows = block.centre_bottom - block.centre_top, block.other_bottom - block.other_top
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            high, wide = meta["TILE_H"], meta["TILE_W"]
+            downs = min(other_rows + high - 1, geometry.mask_h)
+            rights = min(geometry.w + wide - 1, geometry.mask_w)
+            across = _ceil(geometry.w, wide) * block.image_count
+            return across, _ceil(downs * rights, meta["BLOCK_N"]), _ceil(centre_rows, high)
+
+        arguments = (self.features[block.images], self.weight, logits, *self._skew(block))
+        self._launch("predict", grid, arguments, self.channels)
+
+    def gather(self, block: _Rows, logits: Tensor, gathered: Tensor, log_sums: Tensor) -> None:
+        """The block's results from its logits."""
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            tiles = _ceil(block.targets, meta["BLOCK_M"]), _ceil(self.width, meta["BLOCK_N"])
+            return *tiles, block.image_count
+
+        images = block.images
+        arguments = (logits, self.values[images], gathered[images], log_sums[images], *self._pairs(block))
+        self._launch(
+            "gather", grid, arguments, self.width, n_is_channels=True, DISTRIBUTE=self.geometry.distribute
+        )
+
+    def row_products(self, left: Tensor, right: Tensor, extra: Tensor) -> Tensor:
+        """left . right - extra for each position of each image, (N, P) float32."""
+        products = torch.empty_like(extra)
+        rows, block = products.numel(), 32
+        psa_triton.row_products[(_ceil(rows, block),)](
+            left, right, extra, products, rows, CHANNELS=self.width, BLOCK_M=block, BLOCK_K=128
+        )
+        return products
+
+    def logit_grads(
+        self,
+        block: _Rows,
+        logits: Tensor,
+        grads: Tensor,
+        log_sums: Tensor,
+        products: Tensor,
+        gathered_grads: Tensor,
+    ) -> None:
+        """Gradients of the block's logits, laid out as these."""
+        positions, images = self.geometry.positions, block.images
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            return _ceil(block.targets, meta["BLOCK_M"]), _ceil(positions, meta["BLOCK_N"]), block.image_count
+
+        tensors = (log_sums[images], products[images], gathered_grads[images], self.values[images])
+        arguments = (logits, grads, *tensors, *self._pairs(block))
+        self._launch("logit_grads", grid, arguments, self.width, DISTRIBUTE=self.geometry.distribute)
+
+    def value_grads(
+        self, block: _Rows, logits: Tensor, log_sums: Tensor, gathered_grads: Tensor, grads: Tensor
+    ) -> None:
+        """What the block's targets give the gradient of the values."""
+        positions, images = self.geometry.positions, block.images
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            return _ceil(positions, meta["BLOCK_M"]), _ceil(self.width, meta["BLOCK_N"]), block.image_count
+
+        tensors = (logits, log_sums[images], gathered_grads[images], grads[images])
+        constants = {"DISTRIBUTE": self.geometry.distribute, "ADD": block.top > 0}
+        self._launch(
+            "value_grads", grid, (*tensors, *self._pairs(block)), self.width, n_is_channels=True, **constants
+        )
+
+    def feature_grads(self, block: _Rows, pair_grads: Tensor, grads: Tensor) -> None:
+        """The gradient of the features, or what the block's targets give it where they are no centres."""
+        geometry, images = self.geometry, block.images
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            across = _ceil(geometry.w, meta["TILE_W"]) * block.image_count
+            down = _ceil(block.centre_bottom - block.centre_top, meta["TILE_H"])
+            return across, _ceil(self.channels, meta["BLOCK_N"]), down
+
+        arguments = (pair_grads, self.weight, grads[images], *self._skew(block))
+        add = geometry.distribute and block.top > 0
+        self._launch("feature_grads", grid, arguments, self.channels, n_is_channels=True, ADD=add)
+
+    def weight_grads(self, block: _Rows, pair_grads: Tensor, grads: Tensor, *, add: bool) -> None:
+        """What the block's pairs give the gradient of the weight."""
+        geometry = self.geometry
+
+        def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+            across, down = _ceil(geometry.mask_w, meta["TILE_W"]), _ceil(geometry.mask_h, meta["TILE_H"])
+            return _ceil(self.channels, meta["BLOCK_N"]), across, down
+
+        arguments = (pair_grads, self.features[block.images], grads, block.image_count, *self._skew(block))
+        self._launch("weight_grads", grid, arguments, self.channels, n_is_channels=True, ADD=add)
+
+    def _skew(self, block: _Rows) -> tuple[int, ...]:
+        """As the kernels that know of offsets take them."""
+        geometry = self.geometry
+        rows = (block.centre_top, block.centre_bottom, block.other_top, block.other_bottom)
+        sizes = (geometry.mask_h, geometry.mask_w, block.pitch, block.image_stride)
+        return geometry.w, geometry.positions, *rows, *sizes
+
+    def _pairs(self, block: _Rows) -> tuple[int, ...]:
+        """As the kernels that know of targets and sources take them."""
+        return block.targets, block.first_target, self.geometry.positions, block.pitch, block.image_stride
+
+    def _launch(
+        self,
+        name: str,
+        grid: Callable[[dict[str, Any]], tuple[int, ...]],
+        arguments: tuple[Any, ...],
+        channels: int,
+        *,
+        n_is_channels: bool = False,
+        **constants: bool,
+    ) -> None:
+        kernel = getattr(psa_triton, name)
+
+        def run(tiles: Tiles) -> None:
+            meta = tiles.arguments(channels if n_is_channels else None)
+            kernel[grid(meta)](*arguments, **constants, **meta, CHANNELS=channels, PRECISION=self.precision)
+
+        features, geometry = self.features, self.geometry
+        size = (geometry.positions.bit_length(), len(features).bit_length(), channels)
+        key = (name, features.dtype, self.precision, geometry.distribute, *size, features.device)
+        run(TUNER.best(key, self.candidates[name], run, features.device))
+
+
+def _precision(like: Tensor) -> str:
+    """How products of float32 are made: as PyTorch's own are set, or else exactly enough on tensor cores."""
+    if like.device.type != "cuda":
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
