@@ -11,8 +11,9 @@ listens until then, so nothing is ready. Settings are the service's own, PSANET_
 and two of its own: ENGINE_STORE (default /var/lib/psanet) and ENGINE_OPTIONS, which go to `export.trt`
 ("--precision int8 --calib /calib --max-batch 16", say). Not here: building, serving, what runs on a CPU.
 
-    python /opt/psanet/entrypoint.py                                   the service
-    python /opt/psanet/entrypoint.py python -m export.trt --help       any other command, as it is
+    python /opt/psanet/entrypoint.py                              the service
+    python /opt/psanet/entrypoint.py --prepare                    engines alone; 2 where one cannot be built
+    python /opt/psanet/entrypoint.py python -m export.trt …       any other command, as it is
 """
 
 import hashlib
@@ -105,7 +106,8 @@ def main(arguments: Sequence[str], replace: Callable[[Sequence[str], Mapping[str
         print(json.dumps(probe(arguments[1], arguments[2:])))
         return 0
     environ = dict(os.environ)
-    if arguments:
+    prepare_only = arguments == ["--prepare"]
+    if arguments and not prepare_only:
         return replace(arguments, environ)
     try:
         settings = load_settings(environ)
@@ -117,21 +119,26 @@ def main(arguments: Sequence[str], replace: Callable[[Sequence[str], Mapping[str
     commands.listen()
     try:
         if settings.engine in _WITH_TENSORRT and settings.device != "cpu":
-            environ["PSANET_MODELS"] = ",".join(prepare(settings, environ, commands.run))
+            strict = prepare_only or settings.engine == "tensorrt"
+            opened = prepare(settings, environ, commands.run, strict=strict)
+            environ["PSANET_MODELS"] = ",".join(opened)
     except (StartError, InferenceError, OSError, ValueError) as error:
         if not commands.stopped:
             log.error("%s", error)
             return 2
     if commands.stopped:
         return _STOPPED
+    if prepare_only:
+        return 0
     return replace([sys.executable, "-m", "service"], environ)
 
 
 Run = Callable[..., tuple[int, str]]
 
 
-def prepare(settings: Settings, environ: Mapping[str, str], run: Run) -> list[str]:
-    """What the service is to open, in the order asked for: bundles with an engine, where they can be had.
+def prepare(settings: Settings, environ: Mapping[str, str], run: Run, *, strict: bool) -> list[str]:
+    """What the service is to open, in the order asked for: bundles with an engine, where they can be had, or
+    with `strict` nothing else.
 
     Raises StartError, and InferenceError for a model that is not there.
     """
@@ -150,7 +157,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], run: Run) -> list[st
         elif all(build(model, gpu, environ, run) for gpu in lacking.get(model.stored, gpus)):
             opened.append(str(model.stored))
         else:
-            opened.append(without_engine(model, settings))
+            opened.append(without_engine(model, strict=strict))
     return opened
 
 
@@ -210,13 +217,13 @@ def build(model: Model, gpu: int, environ: Mapping[str, str], run: Run) -> bool:
     return code == 0
 
 
-def without_engine(model: Model, settings: Settings) -> str:
+def without_engine(model: Model, *, strict: bool) -> str:
     """What the service opens of a model whose engine could not be built; StartError where that is not
     wanted."""
-    if settings.engine == "tensorrt":
+    if strict:
         raise StartError(
-            f"the engine of {model.name} could not be built (the reason stands above): mend that, or set "
-            "PSANET_ENGINE=auto to serve without"
+            f"the engine of {model.name} could not be built (the reason stands above): mend that, or serve "
+            "without (PSANET_ENGINE=auto)"
         )
     log.warning(
         "%s is served WITHOUT TensorRT: its engine could not be built (the reason stands above). Mend that "

@@ -61,8 +61,9 @@ class Machine:
         return 0, ""
 
     def prepare(self, store: Path, environ: Mapping[str, str] | None = None, **settings: Any) -> list[str]:
+        strict = settings.pop("strict", False)
         asked = Settings(device="cuda", **settings)
-        return prepare(asked, {"ENGINE_STORE": str(store), **(environ or {})}, self.run)
+        return prepare(asked, {"ENGINE_STORE": str(store), **(environ or {})}, self.run, strict=strict)
 
 
 def test_the_first_start_builds_and_the_second_takes_what_is_there(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_models_keep_their_order_and_other_kinds_of_gpu_get_an_engine_each(tmp_p
     assert [gpu for _, _, gpu, _ in machine.built] == [0, 2, 3], "only what is lacking"
 
 
-def test_a_failed_build_is_served_without_or_refused_as_the_engine_setting_says(
+def test_a_model_whose_engine_cannot_be_built_is_served_without_or_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine = Machine(0, 1, fails=[0])
@@ -105,7 +106,7 @@ def test_a_failed_build_is_served_without_or_refused_as_the_engine_setting_says(
     assert [gpu for _, _, gpu, _ in machine.built] == [0], "the other kind would be of no use"
     assert "served WITHOUT TensorRT" in caplog.text
     with pytest.raises(StartError, match=r"could not be built .*PSANET_ENGINE=auto"):
-        machine.prepare(tmp_path, engine="tensorrt")
+        machine.prepare(tmp_path, strict=True)
 
 
 def test_options_go_to_the_exporter_and_each_set_has_engines_of_its_own(tmp_path: Path) -> None:
@@ -222,6 +223,26 @@ def test_the_service_is_become_with_the_models_that_were_prepared(
         assert main([], became) == 0
         assert "PSANET_MODELS" not in became.environ
     assert len(machine.built) == 1
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize(
+    ("arguments", "engine", "code"), [([], "auto", 0), ([], "tensorrt", 2), (["--prepare"], "auto", 2)]
+)
+def test_a_failed_build_counts_as_the_engine_setting_says_and_always_when_that_is_all_that_is_wanted(
+    arguments: list[str], engine: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, became = Machine(0, fails=[0]), Became()
+    monkeypatch.setattr(Commands, "run", lambda self, *command, **options: machine.run(*command, **options))
+    monkeypatch.setenv("ENGINE_STORE", str(tmp_path))
+    monkeypatch.setenv("PSANET_DEVICE", "cuda")
+    monkeypatch.setenv("PSANET_ENGINE", engine)
+    assert main(arguments, became) == code
+    assert (became.command is None) == (code != 0)
+    machine.fails = ()
+    assert main(["--prepare"], became) == 0
+    assert len(machine.built) == 2
+    assert (became.command is None) == (code != 0), "engines alone were wanted"
 
 
 @pytest.mark.usefixtures("handled")
