@@ -2,6 +2,7 @@
 # make serve MODEL=…    … with a bundle folder, a bundled name, or a checkpoint (OPTIONS="--psa-type collect" …)
 # make setup            everything for exporting, training and testing on a CPU
 # make test | check | format | bench
+# make sbom             what the CPU image holds, in CycloneDX (docs/docker.md)
 #
 # Variables: HOST, PORT, MODEL, OPTIONS, PYTHON (3.11 or newer), TORCH_INDEX (another package index, for torch only),
 # TESTS (what pytest gets).
@@ -26,7 +27,7 @@ KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 SERVE_STAMP := .venv/.serve-$(KEY)
 SETUP_STAMP := .venv/.setup-$(KEY)
 
-.PHONY: help serve setup test check format bench
+.PHONY: help serve setup test check format bench sbom
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -43,7 +44,10 @@ check: $(SETUP_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=docker $(BIN)/mypy docker/*.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile.*
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml docker/compose.*.yaml
 
 format: $(SETUP_STAMP)
 	$(BIN)/ruff check --fix .
@@ -51,6 +55,9 @@ format: $(SETUP_STAMP)
 
 bench: $(SETUP_STAMP)
 	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+sbom: $(SETUP_STAMP)
+	$(BIN)/python docker/sbom.py
 
 $(BIN)/pip:
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -1,6 +1,6 @@
 """Building a plan as a command does it: seen, stoppable, and not twice.
 
-The library works in a thread, so that Ctrl-C is heard at once; the progress bar is on stderr; what was built
+The library works in a thread, so that Ctrl-C is heard at once; how far it is stands on stderr; what was built
 before for the same model, library, GPUs, shapes and options comes from the cache.
 
     built = build_plan(library, content, request, cache=Cache(default_folder()), facts={…})
@@ -12,16 +12,14 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-from tqdm import tqdm
 
 from export import plugin as psa_plugin
+from export.progress import show_progress
 from export.trt_models import Wanted
 from export.trt_targets import Targets
 from inference.cache import Cache, Facts
 from inference.engines.tensorrt import Gpu
-from inference.tensorrt_library import Library, Plan, Profile, Progress, Request
+from inference.tensorrt_library import Library, Plan, Profile, Request
 
 log = logging.getLogger(__name__)
 
@@ -84,56 +82,8 @@ def plan_facts(
     }
 
 
-class Bar:
-    """One bar: the steps of the outermost phase, and the innermost by name. From any thread."""
-
-    def __init__(self, file: IO[str] | None = None, *, disable: bool | None = None) -> None:
-        # None: no bar where stderr is no terminal.
-        self._bar = tqdm(
-            file=file or sys.stderr,
-            disable=disable,
-            desc="building",
-            bar_format="{desc:32.32} {bar} {elapsed}",
-        )
-        self._lock, self._stopped = threading.Lock(), threading.Event()
-        self._phases: list[str] = []
-
-    def stop(self) -> None:
-        """Gives the build up at its next step."""
-        self._stopped.set()
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """See `Progress`."""
-        with self._lock:
-            if not self._phases:
-                self._bar.reset(steps)
-            self._phases.append(phase)
-            self._bar.set_description_str(phase)
-
-    def step(self, phase: str, done: int) -> bool:
-        """See `Progress`."""
-        with self._lock:
-            if self._phases[:1] == [phase]:
-                self._bar.update(done + 1 - self._bar.n)
-        return not self._stopped.is_set()
-
-    def finish(self, phase: str) -> None:
-        """See `Progress`."""
-        with self._lock:
-            # Phases of one name may be open twice; it is the latest that ends.
-            if phase in self._phases:
-                del self._phases[len(self._phases) - 1 - self._phases[::-1].index(phase)]
-            if not self._phases and self._bar.total:
-                self._bar.update(self._bar.total - self._bar.n)
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        self._bar.close()
-
-
 def _build_in_thread(library: Library, model: bytes, request: Request) -> Plan:
-    bar = Bar()
-    progress: Progress = bar
+    progress = show_progress(sys.stderr)
     plans: list[Plan] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -154,11 +104,11 @@ def _build_in_thread(library: Library, model: bytes, request: Request) -> Plan:
         while not done.wait(_TICK_S):
             pass
     except KeyboardInterrupt:
-        bar.stop()
+        progress.stop()
         done.wait()
         raise
     finally:
-        bar.close()
+        progress.close()
     if errors:
         raise errors[0]
     return plans[0]

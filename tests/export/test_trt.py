@@ -26,7 +26,6 @@ from export.half import to_half
 from export.output import add_plan
 from export.quantize import quantize, to_symmetric
 from export.trt import Exported, export_trt, main
-from export.trt_build import Bar
 from export.trt_models import Wanted
 from export.trt_targets import choose_library, choose_targets
 from inference.bundle import read_bundle
@@ -442,24 +441,6 @@ def test_auto_is_tensorrt_on_its_own_gpu_and_rtx_for_any_other(monkeypatch: pyte
         EngineError, match="neither TensorRT nor TensorRT for RTX is installed: run make setup"
     ):
         choose_library("auto", gpu=GPU, target=None, plugin=False)
-
-
-def test_the_bar_counts_the_outermost_phase_and_names_the_innermost(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    bar = Bar(disable=False)
-    bar.start("Building engine", None, 2)
-    bar.start("Timing", "Building engine", 3)
-    assert bar.step("Timing", 0)
-    bar.finish("Timing")
-    assert bar.step("Building engine", 0)
-    bar.finish("Building engine")
-    bar.stop()
-    assert not bar.step("Building engine", 1)
-    bar.close()
-    shown = capsys.readouterr().err
-    assert "Building engine" in shown
-    assert "Timing" in shown
 
 
 @without_gpu
