@@ -20,7 +20,7 @@ from inference.mmseg_plan import PicturePlan
 from inference.mmsegmentation import MmsegmentationRun, plan_mmsegmentation
 from inference.plan import MEBIBYTE, Plan
 from inference.prediction import Prediction
-from inference.published import PublishedRun, plan_published
+from inference.published import plan_published, run_published
 from models.options import ArchitectureOptions
 
 __all__ = ["DEFAULT_BUDGET_BYTES", "Prediction", "Predictor"]
@@ -125,7 +125,7 @@ class Predictor:
         )
         check = check or _nothing
         if isinstance(plan, Plan):
-            return PublishedRun(self.info, self.engine, plan, image, check).result()
+            return run_published(self.info, self.engine, plan, image, check)
         return MmsegmentationRun(self.info, self.engine, plan, image, check).result()
 
 
