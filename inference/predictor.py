@@ -55,11 +55,20 @@ class Predictor:
         threads: int | None = None,
         dataset: str | None = None,
         options: ArchitectureOptions | None = None,
+        precision: str = "auto",
+        compiled: bool = False,
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     ) -> "Predictor":
         """Opens a bundle folder, a bundled model by its name, or a checkpoint; see `engines.open_model`."""
         info, opened = open_model(
-            model, engine=engine, device=device, threads=threads, dataset=dataset, options=options
+            model,
+            engine=engine,
+            device=device,
+            threads=threads,
+            dataset=dataset,
+            options=options,
+            precision=precision,
+            compiled=compiled,
         )
         try:
             return cls(info, opened, memory_budget_bytes=memory_budget_bytes)
