@@ -18,7 +18,10 @@ PACKAGES = ("models", "inference", "export", "training", "service")
 # What is allowed torch in inference and service; everything else must start without it.
 TORCH_MODULES = (
     "inference.device.",
-    *(f"inference.engines.{name}" for name in ("folding", "gpu_network", "graphs", "pytorch", "tensorrt")),
+    *(
+        f"inference.engines.{name}"
+        for name in ("cuda_graphs", "folding", "gpu_network", "graphs", "pytorch", "tensorrt")
+    ),
 )
 
 

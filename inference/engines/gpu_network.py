@@ -12,12 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inference.engines.cuda_graphs import Captured, CudaGraphs, Forward
 from inference.engines.folding import fold, set_fused
 from models.network import SceneParser
 
@@ -25,37 +25,26 @@ log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LARGEST_BATCH = 8
-WARM_UPS, TIMINGS = 3, 5
 SAME_LOGITS = 0.05
 """Largest difference between two forms' logits, of their deviation, that is still rounding."""
-
-Forward = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """A form of the network as a graph, which reads `images` and writes `logits`."""
-
-    name: str
-    graph: torch.cuda.CUDAGraph
-    images: Tensor
-    logits: Tensor
-
-    def run(self) -> Tensor:
-        """Logits of what lies in `images`, overwritten by the next run."""
-        self.graph.replay()
-        return self.logits
 
 
 class GpuNetwork:
     """Images (N, 3, h, w) float32 on the GPU to coarse logits float32. Any thread may call it.
 
     dtype: of weights and activations; pixels are normalised, and attention's softmax taken, in float32.
-    compiled: `torch.compile` is among the forms, which takes a minute or more for each size of batch.
+    compiled: `torch.compile` is among the forms, which takes a minute or more for each size of batch. graphs:
+    of the device.
     """
 
     def __init__(
-        self, network: SceneParser, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+        self,
+        network: SceneParser,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compiled: bool = False,
+        graphs: Any = None,
     ) -> None:
         folded = fold(network).to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         folded.mean, folded.std = network.mean.to(device), network.std.to(device)
@@ -64,16 +53,15 @@ class GpuNetwork:
         config = network.config
         # A graph holds for one size of images.
         self._hw = None if config.any_size else config.crop_hw
-        self._forms: dict[int, _Captured | None] = {}
-        self._pool: Any = None
-        self._lock, self._done = threading.Lock(), torch.cuda.Event()
+        self._forms: dict[int, tuple[str, Captured | None]] = {}
+        self._graphs, self._lock = CudaGraphs(device) if graphs is None else graphs, threading.Lock()
 
     def __call__(self, images: Tensor) -> Tensor:
         """See the class. Raises torch's errors."""
         if self._hw is None or tuple(images.shape[2:]) != self._hw:
             return self._forward(images).float()
         pieces, start = [], 0
-        with self._lock:
+        with self._lock, self._graphs.turn():
             while start < len(images):
                 size = largest_power_of_two(min(len(images) - start, LARGEST_BATCH))
                 pieces.append(self._run(images[start : start + size]))
@@ -81,55 +69,54 @@ class GpuNetwork:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def form(self, batch: int) -> str:
-        """The name of the form that runs batches of that size; prepares it."""
+        """The name of the form that runs batches of that size, a power of two; prepares it."""
         assert self._hw is not None, "a network for any size has no forms"
-        with self._lock:
-            prepared = self._prepared(torch.zeros(batch, 3, *self._hw, device=self._device))
-        return "eager" if prepared is None else prepared.name
+        with self._lock, self._graphs.turn():
+            return self._prepared(torch.zeros(batch, 3, *self._hw, device=self._device))[0]
 
     def _run(self, images: Tensor) -> Tensor:
-        prepared = self._prepared(images)
-        if prepared is None:
+        _, captured = self._prepared(images)
+        if captured is None:
             return self._forward(images).float()
-        stream = torch.cuda.current_stream(self._device)
-        stream.wait_event(self._done)  # another thread's stream may still read the graph's memory
-        prepared.images.copy_(images)
-        logits = prepared.run().to(torch.float32, copy=True)
-        self._done.record(stream)
-        return logits
+        captured.images.copy_(images)
+        return captured.run().to(torch.float32, copy=True)
 
     def _forward(self, images: Tensor) -> Tensor:
         return coarse_logits(self._network, images, self._dtype)
 
-    def _prepared(self, images: Tensor) -> _Captured | None:
-        """The fastest form for batches of that size, made when the first is met."""
+    def _prepared(self, images: Tensor) -> tuple[str, Captured | None]:
+        """The fastest form for batches of that size, made when the first is met; None to run it as it is."""
         batch = len(images)
         if batch not in self._forms:
             started = time.perf_counter()
-            form = self._forms[batch] = self._fastest(images)
-            name = "eager" if form is None else form.name
+            self._forms[batch] = self._fastest(images)
             seconds = time.perf_counter() - started
-            log.info("batches of %d run as %s, found out in %.1f s", batch, name, seconds)
+            log.info(
+                "batches of %d run as %s, which took %.1f s to find out",
+                batch,
+                self._forms[batch][0],
+                seconds,
+            )
         return self._forms[batch]
 
-    def _fastest(self, images: Tensor) -> _Captured | None:
-        best, least, reference = None, 0.0, None
+    def _fastest(self, images: Tensor) -> tuple[str, Captured | None]:
+        best: tuple[str, Captured | None] = ("eager", None)
+        least, reference = float("inf"), None
         for name, prepare in self._candidates():
             try:
-                captured = self._capture(name, prepare(), images)
-                seconds = _seconds(captured.run)
+                captured = self._graphs.capture(prepare(), images)
+                seconds = self._graphs.seconds(captured.run)
                 logits = captured.run().to(torch.float32, copy=True)
-                if reference is None:
-                    reference = logits
+                reference = logits if reference is None else reference
                 _require_same(logits, reference)
             except Exception as error:  # torch, cuDNN, Triton or a compiler: each has exceptions of its own
                 said = str(error).strip().partition("\n")[0] or type(error).__name__
                 log.warning("the network does not run as %s here, others do its work: %s", name, said)
-                torch.cuda.synchronize(self._device)
+                self._graphs.settle()
                 continue
             log.info("batches of %d as %s: %.2f ms", len(images), name, seconds * 1000)
-            if best is None or seconds < least:
-                best, least = captured, seconds
+            if seconds < least:
+                best, least = (name, captured), seconds
         set_fused(self._network, False)
         return best
 
@@ -155,28 +142,6 @@ class GpuNetwork:
             found.append(("compiled graph", compiled))
         return found
 
-    def _capture(self, name: str, forward: Forward, images: Tensor) -> _Captured:
-        """Runs the form until it is warm, with cuDNN choosing its algorithms by time, and captures it."""
-        kept = images.clone()
-        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
-        chosen_by_time = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True
-        try:
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    forward(kept)
-            current.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU in the meantime.
-            with torch.cuda.graph(graph, self._pool, side, capture_error_mode="thread_local"):
-                logits = forward(kept)
-        finally:
-            torch.backends.cudnn.benchmark = chosen_by_time
-        # Graphs take turns, so that they may share the memory that they work in; logits are copied out.
-        self._pool = graph.pool()
-        return _Captured(name, graph, kept, logits)
-
 
 def coarse_logits(network: SceneParser, images: Tensor, dtype: torch.dtype) -> Tensor:
     """Of a network whose weights have that type, channels last; pixels are normalised in float32."""
@@ -189,19 +154,6 @@ def coarse_logits(network: SceneParser, images: Tensor, dtype: torch.dtype) -> T
 def largest_power_of_two(count: int) -> int:
     """Not above `count`, which is 1 or more."""
     return 1 << (count.bit_length() - 1)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    """The least that the GPU takes."""
-    times: list[float] = []
-    for _ in range(TIMINGS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1000)
-    return min(times)
 
 
 def _require_same(logits: Tensor, reference: Tensor) -> None:
