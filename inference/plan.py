@@ -237,7 +237,8 @@ def _strip_bytes(request: Request, layout: ScaleLayout) -> int:
 
 
 def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
-    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks."""
+    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks; where torch
+    makes a product, also of that before it is copied to its place."""
     crop_h, crop_w = request.crop_hw
     rows, columns = block_hw
     across = up = total = gathered = 0
@@ -250,6 +251,7 @@ def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
         gathered += support_h * columns
     resampled = len(request.layouts) > 1 or not request.layouts[0].rows.same
     values = across + up + total + gathered + resampled * rows * columns
+    values += max(across, up, rows * columns) * request.on_device
     rank_bytes = 1 if request.classes <= 256 else 2
     return request.classes * (4 * values + (1 + rank_bytes) * rows * columns)
 

