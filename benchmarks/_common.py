@@ -56,8 +56,31 @@ def photograph(size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make_checkpoint(config: ModelConfig, dataset: str, folder: Path) -> Path:
-    """A checkpoint of `config` with random weights, for figures that weights do not change."""
+def make_network(config: ModelConfig, *, device: str = "cpu") -> Any:
+    """A network in eval mode with random weights, for figures that weights do not change.
+
+    Its normalisation has seen a picture: fresh, activations would double from block to block, out of the
+    range of float16 at last.
+    """
+    import torch
+
+    from models.network import build_network
+
+    torch.manual_seed(0)
+    network = build_network(config).to(device).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+        elif isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    pixels = torch.from_numpy(photograph(config.crop_hw)).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        network(torch.cat((pixels, pixels.flip(3))).to(device))
+    return network.eval()
+
+
+def make_checkpoint(config: ModelConfig, dataset: str, folder: Path, *, network: Any = None) -> Path:
+    """A checkpoint of `config` with random weights, those of `network` where one is given."""
     import torch
 
     from models.checkpoint import FORMAT
@@ -65,11 +88,12 @@ def make_checkpoint(config: ModelConfig, dataset: str, folder: Path) -> Path:
     from models.network import build_network
 
     torch.manual_seed(0)
+    network = build_network(config) if network is None else network
     content = {
         "format": FORMAT,
         "config": config.to_dict(),
         "labels": get_label_set(dataset).to_dict(),
-        "state_dict": build_network(config).state_dict(),
+        "state_dict": {name: value.cpu() for name, value in network.state_dict().items()},
     }
     path = folder / f"random_{dataset}.pth"
     torch.save(content, path)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from _common import Timer, make_checkpoint, report
+from _gpu import count_flops, describe_gpu, matmul_tflops, used_bytes
 
 from export.comparison import sample_images
 from export.trt import export_trt
@@ -51,10 +52,7 @@ def main() -> None:
             rows += measure(depth, crop, args.batch, args.repeats, ceiling)
     report(
         benchmark="gpu_engines",
-        gpu=torch.cuda.get_device_name(),
-        capability=torch.cuda.get_device_capability(),
-        torch=torch.__version__,
-        cuda=torch.version.cuda,
+        **describe_gpu(),
         batch=args.batch,
         repeats=args.repeats,
         fp16_matmul_tflops=round(ceiling, 1),
@@ -70,7 +68,7 @@ def measure(depth: int, crop: int, batch: int, repeats: int, ceiling: float) -> 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(config, dataset, Path(folder))
         network = build_from_checkpoint(load_checkpoint(checkpoint)).cuda().eval()
-        flops = count_flops(network, crop)
+        flops = count_flops(network)
         images = torch.from_numpy(sample_images((crop, crop))).cuda().repeat(batch // 2 + 1, 1, 1, 1)[:batch]
         reference = eager(network, torch.float32)(images)
         for name, make in engines(network, checkpoint, Path(folder), batch).items():
@@ -173,34 +171,6 @@ def agreement(logits: torch.Tensor, reference: torch.Tensor) -> dict[str, float]
         "logit_deviation": round(float(reference.std()), 3),
         "label_agreement": round(float(same), 5),
     }
-
-
-def matmul_tflops(dtype: torch.dtype, size: int = 8192) -> float:
-    """What the GPU reaches in one large product: a ceiling that no engine is above."""
-    left, right = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-    timer = Timer()
-    for _ in range(20):
-        torch.cuda.synchronize()
-        with timer:
-            left @ right
-            torch.cuda.synchronize()
-    return 2 * size**3 / timer.summary()["min"] / 1e12
-
-
-def count_flops(network: SceneParser, crop: int) -> float:
-    """Of one image: two a multiplication."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network.coarse_logits(torch.zeros(1, 3, crop, crop, device="cuda"))
-    return float(counter.get_total_flops())
-
-
-def used_bytes() -> int:
-    """Of the GPU's memory, by all that use it: engines allocate beside PyTorch."""
-    torch.cuda.synchronize()
-    free, total = torch.cuda.mem_get_info()
-    return total - free
 
 
 if __name__ == "__main__":

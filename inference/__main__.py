@@ -22,6 +22,7 @@ from types import FrameType
 from typing import get_args
 
 from inference.budget import add_memory_budget_argument, explained
+from inference.engines import PRECISIONS
 from inference.errors import EngineError, InferenceError, ParameterError
 from inference.files import Job, plan_jobs
 from inference.images import MAX_PIXELS
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 threads=args.threads,
                 dataset=args.dataset,
                 options=options_from_args(args),
+                precision=args.precision,
+                compiled=args.compile,
                 memory_budget_bytes=args.memory_budget,
             )
             _make_folder(args.out)
@@ -109,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
     add("--engine", default="auto", metavar="auto|torch|onnxruntime|tensorrt", help="default: auto")
     add("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
+    precision_help = "of PyTorch: auto is fp32 on a CPU and fp16 on a GPU; bundles have their own"
+    add("--precision", default="auto", choices=PRECISIONS, help=precision_help)
+    add("--compile", action="store_true", help="let torch.compile try too, on a GPU: a minute or more")
     add("--alpha", type=float, default=0.5, help="weight of the colours in overlays, 0 to 1 (default: 0.5)")
     add("--format", default="png", choices=get_args(ImageFormat), help="file type of overlays (default: png)")
     add("--recursive", action="store_true", help="folders with their sub-folders, kept in the results")

@@ -11,7 +11,6 @@ ones padded with the mean colour at the bottom and on the right, as MMSegmentati
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 import cv2
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from inference.arrays import Workspace
 from inference.bundle import ModelInfo
+from inference.clock import engine_clock
 from inference.engines import Engine
 from inference.errors import ParameterError
 from inference.mmseg_layout import Picture, WindowAxis, box_of, lay_out_pictures
@@ -120,9 +120,10 @@ class MmsegmentationRun:
         self._shown: int | None = None
         self._picture: NDArray[np.uint8] = image[:0]
         self._align_corners = info.align_corners
-        self._work = Workspace(engine.to_device(np.zeros(1, np.float32)))
+        like = engine.to_device(np.zeros(1, np.float32))
+        self._work = Workspace(like)
         self._logits = CoarseLogits(info.classes, self._work)
-        self._engine_s, self._windows = 0.0, 0
+        self._clock, self._windows = engine_clock(like), 0
 
     def result(self) -> Prediction:
         """Does the work."""
@@ -148,7 +149,7 @@ class MmsegmentationRun:
                     block = stitcher.softmax(block)
                     best = self._work.xp.max(block, axis=0)
                 outputs.write(rows, columns, labels, best, block)
-        return outputs.result(self._engine_s, self._windows)
+        return outputs.result(self._clock.seconds(), self._windows)
 
     def _infer(self, views: Sequence[View]) -> None:
         """Runs the network on `views`, which are of one picture, and keeps its logits."""
@@ -158,9 +159,8 @@ class MmsegmentationRun:
         for view, window in zip(views, pixels, strict=True):
             self._cut(view, window)
         given = self._engine.to_device(pixels)
-        started = time.perf_counter()
-        logits = self._engine.infer(given)
-        self._engine_s += time.perf_counter() - started
+        with self._clock:
+            logits = self._engine.infer(given)
         self._windows += len(views)
         self._logits.keep(views, logits)
 

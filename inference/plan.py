@@ -10,15 +10,18 @@ one has as many as its budget wants. Whatever the bands, the result is the same.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from inference.errors import MemoryBudgetError
-from inference.windows import Interval, ScaleLayout
+from inference.windows import Axis, Interval, ScaleLayout
 
 BLOCK_HW = (64, 256)
-"""Largest block of image pixels."""
+"""Largest block of image pixels, for a cache."""
 SMALLEST_BLOCK_HW = (16, 64)
 """Smaller ones only where the block's part of a scaled picture is far larger than the block."""
 MEBIBYTE = 1 << 20
+CUTTING_BYTES = 84
+"""Of one pixel of a window while it is cut with torch's own operations."""
 SCALING_VALUES = 1 << 18
 """float32 values of the image that are scaled at once, about."""
 
@@ -42,8 +45,10 @@ class Request:
     """What is to be planned for: sizes (height, width), classes, and which outputs are wanted.
 
     mirrored: every window also runs as its mirror image; block_values: float32 values in a block's arrays
-    at most (what a cache or a device likes); tile: columns of the image that one product resamples; batch:
-    images in one engine call at most.
+    at most (what a cache or a device likes); largest_block_hw: of image pixels; tile: columns of the image
+    that one product resamples; batch: images in one engine call at most; on_device: the image lies beside the
+    logits on a device, where windows are cut out of it; fused: blocks are finished by one kernel, which needs
+    no arrays of their size.
     """
 
     image_hw: tuple[int, int]
@@ -57,6 +62,9 @@ class Request:
     batch: int
     block_values: int
     tile: int
+    largest_block_hw: tuple[int, int] = BLOCK_HW
+    on_device: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,12 @@ class Plan:
                     yield scale, row, column, False
                     if self.request.mirrored:
                         yield scale, row, column, True
+
+    def batches(self, band: Band) -> Iterator[list[View]]:
+        """`views` in batches."""
+        views = self.views(band)
+        while batch := list(islice(views, self.batch)):
+            yield batch
 
 
 def make_plan(request: Request, budget_bytes: int) -> Plan:
@@ -131,7 +145,7 @@ def scaling_step(image_width: int, scaled_width: int) -> int:
 def _block_hw(request: Request) -> tuple[int, int]:
     """The largest block whose arrays hold at most `block_values`."""
     image_h, image_w = request.image_hw
-    rows, columns = min(BLOCK_HW[0], image_h), min(BLOCK_HW[1], image_w)
+    rows, columns = min(request.largest_block_hw[0], image_h), min(request.largest_block_hw[1], image_w)
     while (rows, columns) != (1, 1):
         supports = [_support_hw(layout, (rows, columns)) for layout in request.layouts]
         largest = max(rows * columns, *(support_h * support_w for support_h, support_w in supports))
@@ -171,17 +185,43 @@ def _slots(request: Request, bands: tuple[Band, ...]) -> int:
 
 def _memory(request: Request, block_hw: tuple[int, int], batch: int, slots: int) -> dict[str, int]:
     pixels, classes = math.prod(request.image_hw), request.classes
-    coarse = classes * math.prod(request.coarse_hw)
-    return {
+    coarse, crop = classes * math.prod(request.coarse_hw), math.prod(request.crop_hw)
+    memory = {
         "labels": pixels * (1 if classes <= 256 else 2),
         "confidence": 4 * pixels * request.confidence,
         "probabilities": 4 * classes * pixels * request.probabilities,
         "window logits": 4 * coarse * slots,
-        "engine batch": 4 * batch * (3 * math.prod(request.crop_hw) + 2 * coarse),
-        "scaled rows": max((_strip_bytes(request, layout) for layout in request.layouts), default=0),
-        "block": _block_bytes(request, block_hw),
-        "matrices": _matrix_bytes(request),
+        "engine batch": 4 * batch * (3 * crop + 2 * coarse),
     }
+    if request.on_device:
+        memory["image"] = 3 * pixels
+        memory["tables"] = _table_bytes(request)
+    else:
+        memory["scaled rows"] = max((_strip_bytes(request, layout) for layout in request.layouts), default=0)
+    if not request.fused:
+        if request.on_device:
+            memory["cutting"] = CUTTING_BYTES * crop
+        memory["block"] = _block_bytes(request, block_hw)
+        memory["matrices"] = _matrix_bytes(request)
+    return memory
+
+
+def _table_bytes(request: Request) -> int:
+    """Of the taps by which windows are cut and, fused, of the entries by which they are stitched."""
+    image_h, image_w = request.image_hw
+    cutting = rows = columns = 0
+    for layout in request.layouts:
+        cutting += 12 * len(layout.rows.starts) * layout.rows.crop
+        cutting += 12 * (1 + request.mirrored) * len(layout.columns.starts) * layout.columns.crop
+        rows += _most_entries(layout.rows)
+        columns = max(columns, _most_entries(layout.columns))
+    stitching = 20 * image_h * rows + 16 * image_w * columns * len(request.layouts)
+    return cutting + stitching * request.fused
+
+
+def _most_entries(axis: Axis) -> int:
+    """Windows of the scaled pixels that an image pixel lies between."""
+    return axis.most_windows * (1 if axis.same else 2)
 
 
 def _strip_bytes(request: Request, layout: ScaleLayout) -> int:
@@ -197,7 +237,8 @@ def _strip_bytes(request: Request, layout: ScaleLayout) -> int:
 
 
 def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
-    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks."""
+    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks; where torch
+    makes a product, also of that before it is copied to its place."""
     crop_h, crop_w = request.crop_hw
     rows, columns = block_hw
     across = up = total = gathered = 0
@@ -210,6 +251,7 @@ def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
         gathered += support_h * columns
     resampled = len(request.layouts) > 1 or not request.layouts[0].rows.same
     values = across + up + total + gathered + resampled * rows * columns
+    values += max(across, up, rows * columns) * request.on_device
     rank_bytes = 1 if request.classes <= 256 else 2
     return request.classes * (4 * values + (1 + rank_bytes) * rows * columns)
 

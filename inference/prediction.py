@@ -35,7 +35,8 @@ class Prediction:
 
 
 class Outputs:
-    """The arrays of one prediction, of the kind and on the device of `work`; written block by block."""
+    """The arrays of one prediction, of the kind and on the device of `work`: labels (H, W), and where asked
+    for confidence (H, W) and probabilities (C, H, W)."""
 
     def __init__(
         self,
@@ -46,9 +47,9 @@ class Outputs:
         confidence: bool,
         probabilities: bool,
     ) -> None:
-        self._labels = work.empty(image_hw, "uint8" if classes <= 256 else "int16")
-        self._confidence = work.empty(image_hw) if confidence else None
-        self._probabilities = work.empty((classes, *image_hw)) if probabilities else None
+        self.labels = work.empty(image_hw, "uint8" if classes <= 256 else "int16")
+        self.confidence = work.empty(image_hw) if confidence else None
+        self.probabilities = work.empty((classes, *image_hw)) if probabilities else None
 
     def write(
         self,
@@ -60,19 +61,19 @@ class Outputs:
     ) -> None:
         """Keeps what was asked for of the block at `rows`, `columns`; what was not may be None."""
         at = (slice(*rows), slice(*columns))
-        self._labels[at] = labels
-        if self._confidence is not None:
-            self._confidence[at] = confidence
-        if self._probabilities is not None:
-            self._probabilities[(slice(None), *at)] = probabilities
+        self.labels[at] = labels
+        if self.confidence is not None:
+            self.confidence[at] = confidence
+        if self.probabilities is not None:
+            self.probabilities[(slice(None), *at)] = probabilities
 
     def result(self, engine_s: float, windows: int) -> Prediction:
         """All of it, on the host."""
-        labels = _to_host(self._labels)
+        labels = _to_host(self.labels)
         return Prediction(
             labels=labels if labels.dtype == np.uint8 else labels.astype(np.uint16),
-            confidence=None if self._confidence is None else _to_host(self._confidence),
-            probabilities=None if self._probabilities is None else _to_host(self._probabilities),
+            confidence=None if self.confidence is None else _to_host(self.confidence),
+            probabilities=None if self.probabilities is None else _to_host(self.probabilities),
             engine_s=engine_s,
             windows=windows,
         )

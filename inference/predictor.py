@@ -20,7 +20,7 @@ from inference.mmseg_plan import PicturePlan
 from inference.mmsegmentation import MmsegmentationRun, plan_mmsegmentation
 from inference.plan import MEBIBYTE, Plan
 from inference.prediction import Prediction
-from inference.published import PublishedRun, plan_published
+from inference.published import plan_published, run_published
 from models.options import ArchitectureOptions
 
 __all__ = ["DEFAULT_BUDGET_BYTES", "Prediction", "Predictor"]
@@ -55,11 +55,20 @@ class Predictor:
         threads: int | None = None,
         dataset: str | None = None,
         options: ArchitectureOptions | None = None,
+        precision: str = "auto",
+        compiled: bool = False,
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     ) -> "Predictor":
         """Opens a bundle folder, a bundled model by its name, or a checkpoint; see `engines.open_model`."""
         info, opened = open_model(
-            model, engine=engine, device=device, threads=threads, dataset=dataset, options=options
+            model,
+            engine=engine,
+            device=device,
+            threads=threads,
+            dataset=dataset,
+            options=options,
+            precision=precision,
+            compiled=compiled,
         )
         try:
             return cls(info, opened, memory_budget_bytes=memory_budget_bytes)
@@ -125,7 +134,7 @@ class Predictor:
         )
         check = check or _nothing
         if isinstance(plan, Plan):
-            return PublishedRun(self.info, self.engine, plan, image, check).result()
+            return run_published(self.info, self.engine, plan, image, check)
         return MmsegmentationRun(self.info, self.engine, plan, image, check).result()
 
 

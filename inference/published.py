@@ -1,31 +1,32 @@
 """One prediction by the published protocol (hszhao/semseg's): probabilities of windows, averaged and resized.
 
 Not here: where windows lie (`windows.py`), how it fits the memory (`plan.py`), pixels (`crops.py`), sums
-(`stitch.py`), MMSegmentation's protocol (`mmsegmentation.py`).
+(`stitch.py`), the same on a GPU (`device/run.py`), MMSegmentation's protocol (`mmsegmentation.py`).
 """
 
-import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from inference.arrays import Workspace
+from inference.arrays import Array, Workspace
 from inference.bundle import ModelInfo
+from inference.clock import HostClock
 from inference.crops import WindowCutter
 from inference.engines import Engine
 from inference.plan import Plan, Request, View, intervals, make_plan
 from inference.prediction import Check, Outputs, Prediction
 from inference.stitch import Stitcher
+from inference.window_logits import WindowLogits
 from inference.windows import lay_out
 
-BLOCK_VALUES_HOST = 1 << 18
-"""float32 values of an array that stays in one core's cache."""
-BLOCK_VALUES_DEVICE = 1 << 24
-"""Enough for a GPU to be busy with."""
-TILE_HOST, TILE_DEVICE = 32, 256
-"""Columns resampled by one product: the fewer, the less of a product is zeros, and the more calls there
-are."""
+ON_HOST: dict[str, Any] = {"block_values": 1 << 18, "tile": 32, "largest_block_hw": (64, 256)}
+"""Of blocks whose arrays stay in one core's cache. Columns resampled by one product: the fewer, the less of a
+product is zeros, and the more calls there are."""
+ON_GPU: dict[str, Any] = {"block_values": 1 << 24, "tile": 256, "largest_block_hw": (256, 2048)}
+"""Of blocks that a GPU is busy with."""
 
 
 def plan_published(
@@ -52,14 +53,43 @@ def plan_published(
         confidence=confidence,
         probabilities=probabilities,
         batch=min(engine.preferred_batch, engine.max_batch or engine.preferred_batch),
-        block_values=BLOCK_VALUES_HOST if engine.device == "cpu" else BLOCK_VALUES_DEVICE,
-        tile=TILE_HOST if engine.device == "cpu" else TILE_DEVICE,
+        **_place(like_arrays_of(engine), info.classes),
     )
     return make_plan(request, budget_bytes)
 
 
-class PublishedRun:
-    """One prediction at work."""
+def run_published(
+    info: ModelInfo, engine: Engine, plan: Plan, image: NDArray[np.uint8], check: Check
+) -> Prediction:
+    """The prediction that `plan` is of: on numpy or torch arrays, as the engine takes them."""
+    like = like_arrays_of(engine)
+    if is_numpy_array(like):
+        return HostRun(info, engine, plan, image, check).result()
+    from inference.device.run import DeviceRun
+
+    return DeviceRun(info, engine, plan, image, check, like).result()
+
+
+def like_arrays_of(engine: Engine) -> Array:
+    """An array of the kind and on the device that the engine takes."""
+    return engine.to_device(np.zeros(1, np.float32))
+
+
+def _place(like: Array, classes: int) -> dict[str, Any]:
+    """What `Request` says of where the logits are."""
+    if is_numpy_array(like):
+        return ON_HOST
+    from inference.device.run import fuses
+
+    return {
+        **(ON_GPU if like.device.type == "cuda" else ON_HOST),
+        "on_device": True,
+        "fused": fuses(like, classes),
+    }
+
+
+class HostRun:
+    """One prediction at work, on numpy arrays."""
 
     def __init__(
         self, info: ModelInfo, engine: Engine, plan: Plan, image: NDArray[np.uint8], check: Check
@@ -68,10 +98,10 @@ class PublishedRun:
         request = plan.request
         self._cutter = WindowCutter(image, request.layouts, info.mean_rgb)
         self._pixels = np.empty((plan.batch, 3, *info.crop_hw), np.float32)
-        like = engine.to_device(np.zeros(1, np.float32))
-        self._stitcher = Stitcher(plan, align_corners=info.align_corners, like=like)
-        self._engine_s, self._windows = 0.0, 0
-        self._work = Workspace(like)
+        self._work = Workspace(self._pixels)
+        self._logits = WindowLogits(plan, self._work)
+        self._stitcher = Stitcher(plan, self._logits, self._work, align_corners=info.align_corners)
+        self._clock, self._windows = HostClock(), 0
         self._outputs = Outputs(
             self._work,
             request.image_hw,
@@ -83,18 +113,12 @@ class PublishedRun:
     def result(self) -> Prediction:
         """Does the work."""
         for band in self._plan.bands:
-            self._stitcher.release(band)
-            batch: list[View] = []
-            for view in self._plan.views(band):
-                batch.append(view)
-                if len(batch) == self._plan.batch:
-                    self._infer(batch)
-                    batch = []
-            if batch:
-                self._infer(batch)
+            self._logits.release(band)
+            for views in self._plan.batches(band):
+                self._infer(views)
             for rows in intervals(*band.rows, self._plan.block_hw[0]):
                 self._finish(rows)
-        return self._outputs.result(self._engine_s, self._windows)
+        return self._outputs.result(self._clock.seconds(), self._windows)
 
     def _infer(self, views: Sequence[View]) -> None:
         """Runs the network on `views` and keeps its logits."""
@@ -107,11 +131,10 @@ class PublishedRun:
             if mirrored:
                 self._pixels[index] = self._pixels[index, :, :, ::-1].copy()
         pixels = self._engine.to_device(self._pixels[: len(views)])
-        started = time.perf_counter()
-        logits = self._engine.infer(pixels)
-        self._engine_s += time.perf_counter() - started
+        with self._clock:
+            logits = self._engine.infer(pixels)
         self._windows += len(views)
-        self._stitcher.keep(views, logits)
+        self._logits.keep(views, logits)
 
     def _finish(self, rows: tuple[int, int]) -> None:
         """Computes the outputs of the image's rows [start, stop)."""

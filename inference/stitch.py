@@ -1,6 +1,7 @@
 """From the coarse logits of windows to probabilities of the image, block by block; on numpy and torch alike.
 
-Not here: which windows there are (`windows.py`), which blocks fit the memory (`plan.py`), engines.
+Not here: which windows there are (`windows.py`), which blocks fit the memory (`plan.py`), how logits are kept
+(`window_logits.py`), engines, the fused kernel that takes this module's place on a GPU (`device/`).
 
 Everything is linear but the softmax, and everything linear is a small matrix product. For a block of image
 pixels and each scale, the coarse logits of the windows there are upsampled to the scaled picture (columns,
@@ -12,22 +13,16 @@ enough for BLAS to run them on the calling thread: its threads wait for one anot
 machine.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from inference.arrays import Array, Workspace
-from inference.errors import EngineError
-from inference.plan import Band, Plan, View, intervals
+from inference.plan import Plan, intervals
 from inference.resample import AxisResampler, Span
+from inference.window_logits import WindowLogits
 from inference.windows import Interval
-
-SAFE_SPAN = 60.0
-"""Where a window's logits lie closer together than this, `exp` needs no further care: less the greatest of
-their class at every coarse pixel they are at most 0 wherever they are upsampled to, and one is above -3/4
-of the span."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +48,19 @@ class _Rows:
 
 
 class Stitcher:
-    """Keeps coarse logits of windows while they are needed, and makes blocks of the image's probabilities
-    of them.
+    """Makes blocks of the image's probabilities of the logits of windows.
 
-    like: an array of the kind and on the device that the engine's logits are.
+    logits: kept by the caller, all that a block needs. work: the buffers of blocks.
     """
 
-    def __init__(self, plan: Plan, *, align_corners: bool, like: Array) -> None:
+    def __init__(self, plan: Plan, logits: WindowLogits, work: Workspace, *, align_corners: bool) -> None:
         request = plan.request
-        self._plan = plan
-        self._work = Workspace(like)
-        self._xp = self._work.xp
-        coarse_h, coarse_w = request.coarse_hw
-        shape = (plan.slots, request.classes, coarse_h, coarse_w)
-        self._logits = self._work.empty(shape)
-        self._free = list(range(plan.slots))
-        self._slots: dict[View, int] = {}
-        self._safe: dict[View, bool] = {}
+        self._plan, self._logits, self._work, self._xp = plan, logits, work, work.xp
         self._row_axes, column_axes = (
             [AxisResampler(axis, coarse, align_corners=align_corners) for axis in axes]
             for coarse, axes in (
-                (coarse_h, [layout.rows for layout in request.layouts]),
-                (coarse_w, [layout.columns for layout in request.layouts]),
+                (request.coarse_hw[0], [layout.rows for layout in request.layouts]),
+                (request.coarse_hw[1], [layout.columns for layout in request.layouts]),
             )
         )
         self._columns = [
@@ -86,33 +72,6 @@ class Stitcher:
     def columns(self) -> Sequence[Interval]:
         """The columns of every block in a row of blocks."""
         return [columns for columns, _ in self._columns]
-
-    def keep(self, views: Sequence[View], logits: Array) -> None:
-        """Keeps the engine's logits of `views`, (N, C, h', w') float32, until `release`.
-
-        Raises EngineError for another shape and for values that are not finite.
-        """
-        request, xp = self._plan.request, self._xp
-        expected = (len(views), request.classes, *request.coarse_hw)
-        if tuple(logits.shape) != expected:
-            raise EngineError(
-                f"the engine gave logits of {tuple(logits.shape)} where its model has {expected}"
-            )
-        with np.errstate(invalid="ignore"):
-            logits = logits - xp.max(logits, axis=1, keepdims=True)
-        lowest = float(xp.min(logits))
-        if not math.isfinite(lowest):
-            raise EngineError("the engine gave logits that are not finite: try another precision, or fp32")
-        for view, values in zip(views, logits, strict=True):
-            slot = self._slots[view] = self._free.pop()
-            self._safe[view] = lowest > -SAFE_SPAN
-            self._logits[slot, ...] = xp.flip(values, axis=2) if view[3] else values
-
-    def release(self, band: Band) -> None:
-        """Forgets the windows that neither `band` nor any band after it needs."""
-        for view in [view for view in self._slots if view[1] < band.needed[view[0]][0]]:
-            self._free.append(self._slots.pop(view))
-            del self._safe[view]
 
     def rows(self, rows: Interval) -> _Rows:
         """What the blocks of the image's rows [start, stop) share."""
@@ -167,9 +126,10 @@ class Stitcher:
                 target = total[:, slice(*row.at), slice(*column.at)]
                 for mirrored in mirrors:
                     view = (scale, row.window, column.window, mirrored)
-                    coarse = self._logits[self._slots[view], :, slice(*row.coarse), slice(*column.coarse)]
+                    slot = self._logits.slots[view]
+                    coarse = self._logits.values[slot, :, slice(*row.coarse), slice(*column.coarse)]
                     values = self._upsample(coarse, down, across)
-                    scores, sums = self._exponentials(values, safe=self._safe[view])
+                    scores, sums = self._exponentials(values, safe=self._logits.safe(view))
                     if alone:
                         self._xp.multiply(scores, 1 / sums, out=target)
                     else:

@@ -113,6 +113,13 @@ class Axis:
         last = next(index for index in reversed(range(len(self.starts))) if self.starts[index] < stop)
         return first, last + 1
 
+    @property
+    def most_windows(self) -> int:
+        """Windows over any one pixel, at most: two, and a third where the last is pushed back inside."""
+        return max(
+            sum(start < at + self.crop for at in self.starts[: i + 1]) for i, start in enumerate(self.starts)
+        )
+
     def widest_support(self, length: int) -> int:
         """Upper bound of the support's length, over all image intervals of `length`."""
         if self.same:

@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from inference.budget import add_memory_budget_argument, explained
+from inference.bundle import Bundle, resolve_model
 from inference.errors import InferenceError, ParameterError
 from inference.pairs import DatasetError, read_list, read_test_list
 from inference.predictor import DEFAULT_BUDGET_BYTES, Predictor
@@ -93,6 +94,8 @@ def evaluate(
             device=device,
             dataset=dataset,
             options=options,
+            # Published figures are those of float32; a bundle has a precision of its own.
+            precision="auto" if isinstance(resolve_model(model), Bundle) and engine != "torch" else "fp32",
             memory_budget_bytes=memory_budget_bytes,
         )
         stack.callback(predictor.close)

@@ -76,7 +76,7 @@ class Monitor:
         """Image, truth and prediction, side by side, of the first validation images."""
         if self._board is None:
             return
-        predictor = Predictor.open(str(checkpoint), device=device)
+        predictor = Predictor.open(str(checkpoint), device=device, precision="fp32")
         try:
             for number, pair in enumerate(pairs[:_PICTURES]):
                 image, truth = load_pair(pair, predictor.info.classes)

@@ -20,6 +20,7 @@ from models.options import ArchitectureOptions
 log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "onnxruntime", "torch", "tensorrt")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 _EXPORTERS = {"onnxruntime": ("ONNX Runtime", "export.onnx"), "tensorrt": ("TensorRT", "export.trt")}
 
@@ -71,14 +72,18 @@ def open_model(
     threads: int | None = None,
     dataset: str | None = None,
     options: ArchitectureOptions | None = None,
+    precision: str = "auto",
+    compiled: bool = False,
 ) -> tuple[ModelInfo, Engine]:
     """Opens a bundle folder, a bundled model by its name, or a checkpoint file.
 
     engine: "auto" is PyTorch for checkpoints, and for bundles ONNX Runtime, or on a GPU TensorRT where the
     bundle holds a plan that fits it. device: "cpu", "cuda", "cuda:N".
     threads: of one call on the CPU, None for the library's choice. dataset, options: what a checkpoint cannot
-    tell of itself; a bundle knows. Raises ModelNotFoundError, BundleError, EngineError (what to install, or
-    why it cannot run here), ParameterError, and CheckpointError of `models`.
+    tell of itself; a bundle knows. precision, compiled: of PyTorch, see `PyTorchEngine`; "auto" is fp32 on a
+    CPU and fp16 on a GPU, and other engines run what was exported.
+    Raises ModelNotFoundError, BundleError, EngineError (what to install, or why it cannot run here),
+    ParameterError, and CheckpointError of `models`.
     """
     if engine not in ENGINES:
         raise ParameterError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -86,7 +91,10 @@ def open_model(
         raise ParameterError(f"unknown device {device!r}: choose cpu, cuda, or cuda:N for the GPU number N")
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise ParameterError(f"threads must be between 1 and {MAX_THREADS}, not {threads}")
+    if precision not in PRECISIONS:
+        raise ParameterError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     found = resolve_model(model)
+    of_pytorch = {"precision": _precision(precision, device), "compiled": compiled}
     if not isinstance(found, Bundle):
         if engine in _EXPORTERS:
             title, exporter = _EXPORTERS[engine]
@@ -95,7 +103,12 @@ def open_model(
                 f"or export it first with python -m {exporter} --ckpt {found}"
             )
         opened: tuple[ModelInfo, Engine] = _pytorch().open_checkpoint(
-            found, dataset=dataset, options=options or ArchitectureOptions(), device=device, threads=threads
+            found,
+            dataset=dataset,
+            options=options or ArchitectureOptions(),
+            device=device,
+            threads=threads,
+            **of_pytorch,
         )
         return opened
     if dataset is not None or options not in (None, ArchitectureOptions()):
@@ -104,7 +117,12 @@ def open_model(
             "leave out the data set and the architecture options, they are for checkpoints"
         )
     if engine == "torch":
-        return _open_source(found, device, threads)
+        return _open_source(found, device, threads, of_pytorch)
+    if precision != "auto" or compiled:
+        raise ParameterError(
+            f"{found.folder} holds its network at the precision that it was exported with: "
+            "leave out precision and compiling, they are for --engine torch"
+        )
     if engine == "tensorrt" or (engine == "auto" and _has_plan(found, device)):
         return found.info, _tensorrt().TensorRTEngine(found, device=device)
     try:
@@ -114,13 +132,21 @@ def open_model(
     return found.info, OnnxRuntimeEngine(found, device=device, threads=threads)
 
 
-def _open_source(bundle: Bundle, device: str, threads: int | None) -> tuple[ModelInfo, Engine]:
+def _precision(asked: str, device: str) -> str:
+    if asked != "auto":
+        return asked
+    return "fp32" if device == "cpu" else "fp16"
+
+
+def _open_source(
+    bundle: Bundle, device: str, threads: int | None, of_pytorch: dict[str, Any]
+) -> tuple[ModelInfo, Engine]:
     """The checkpoint that a bundle was made from, on PyTorch; EngineError where that cannot be had."""
     library = _pytorch()
     try:
         with source_of(bundle) as source:
             found, engine = library.open_checkpoint(
-                source.path, **source.arguments, device=device, threads=threads
+                source.path, **source.arguments, device=device, threads=threads, **of_pytorch
             )
         source.require_same(found.source_sha256)
     except BundleError as error:

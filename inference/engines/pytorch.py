@@ -1,8 +1,9 @@
-"""PyTorch, on the CPU or a CUDA GPU: runs checkpoints as they are. The only importer of torch in `inference`.
+"""PyTorch, on the CPU or a CUDA GPU: runs checkpoints as they are, or on a GPU in half precision.
 
 python -m inference photo.jpg --model psanet50_ade20k.pth --engine torch --out out
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference.bundle import ModelInfo
+from inference.engines.gpu_network import LARGEST_BATCH, PRECISIONS, GpuNetwork
 from inference.errors import EngineError
 from models.checkpoint import Checkpoint, build_from_checkpoint, load_checkpoint
 from models.network import SceneParser
@@ -21,39 +23,62 @@ class PyTorchEngine:
     """A network in eval mode. On the CPU it takes and gives numpy arrays, on a GPU torch tensors there.
 
     threads: of one call on the CPU; PyTorch has one number for the whole process, which this sets.
-    Raises EngineError for a GPU that is not there.
+    precision: "fp32" is the network as it is, in float32 without TF32, which others are held against; "fp16"
+    and "bf16" on a GPU alone, see `gpu_network.py`. compiled: what `torch.compile` makes of it runs where
+    that is faster, on a GPU alone; found out when a size of batch is first met, in a minute or more.
+    Raises EngineError for a GPU that is not there, and for what a CPU does not do.
     """
 
     name = "torch"
 
-    def __init__(self, network: SceneParser, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        network: SceneParser,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        _require_possible(device, precision, compiled)
         if device != "cpu":
-            _require_gpu(device)
             # PyTorch's own choice for convolutions, TF32, has the 10 bits of float16; for the whole process.
             torch.backends.cudnn.allow_tf32 = False
         elif threads is not None:
             torch.set_num_threads(threads)
-        self.device = device
+        self.device, self.precision = device, precision
         config = network.config
         self.crop_hw: tuple[int, int] | None = None if config.any_size else config.crop_hw
         self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
         self.coarse_hw = config.feature_hw
-        self.preferred_batch = 1 if device == "cpu" else 8
+        self.preferred_batch = 1 if device == "cpu" else LARGEST_BATCH
         self.max_batch: int | None = None
-        self._network: SceneParser | None = network.to(device).eval()
+        self._run: Callable[[torch.Tensor], torch.Tensor] | None
+        if precision == "fp32" and not compiled:
+            self._run = network.to(device).eval().coarse_logits
+        else:
+            dtype = PRECISIONS[precision]
+            self._run = GpuNetwork(network, torch.device(device), dtype, compiled=compiled)
 
     def to_device(self, array: NDArray[Any]) -> NDArray[Any] | torch.Tensor:
         """See `Engine.to_device`."""
         return array if self.device == "cpu" else torch.from_numpy(array).to(self.device)
 
+    def form(self, batch: int) -> str:
+        """How it runs batches of that size: what `gpu_network.py` found to be fastest, or "eager"."""
+        if not isinstance(self._run, GpuNetwork) or self.crop_hw is None:
+            return "eager"
+        with torch.inference_mode():
+            return self._run.form(batch)
+
     def infer(self, images: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32] | torch.Tensor:
         """See `Engine.infer`."""
-        if self._network is None:
+        if self._run is None:
             raise EngineError("this engine was closed: open the model again")
         tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         try:
             with torch.inference_mode():
-                logits = self._network.coarse_logits(tensor.to(self.device))
+                logits = self._run(tensor.to(self.device))
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"the GPU's memory is too small for {tuple(images.shape)}: free some, or choose --device cpu"
@@ -62,17 +87,29 @@ class PyTorchEngine:
 
     def close(self) -> None:
         """Lets go of the network and its memory."""
-        self._network = None
+        self._run = None
 
 
 def open_checkpoint(
-    path: Path, *, dataset: str | None, options: ArchitectureOptions, device: str, threads: int | None
+    path: Path,
+    *,
+    dataset: str | None,
+    options: ArchitectureOptions,
+    device: str,
+    threads: int | None,
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> tuple[ModelInfo, PyTorchEngine]:
     """Opens a checkpoint file; raises EngineError, and CheckpointError for a file that cannot be loaded."""
-    if device != "cpu":
-        _require_gpu(device)
+    _require_possible(device, precision, compiled)
     checkpoint = load_checkpoint(path, dataset=dataset, options=options)
-    engine = PyTorchEngine(build_from_checkpoint(checkpoint), device=device, threads=threads)
+    engine = PyTorchEngine(
+        build_from_checkpoint(checkpoint),
+        device=device,
+        threads=threads,
+        precision=precision,
+        compiled=compiled,
+    )
     return describe(checkpoint), engine
 
 
@@ -97,6 +134,17 @@ def describe(checkpoint: Checkpoint) -> ModelInfo:
         source_sha256=checkpoint.sha256,
         built_with={"torch": torch.__version__},
     )
+
+
+def _require_possible(device: str, precision: str, compiled: bool) -> None:
+    if device != "cpu":
+        _require_gpu(device)
+    elif precision != "fp32" or compiled:
+        wanted = "a compiled network" if precision == "fp32" else precision
+        raise EngineError(
+            f"PyTorch runs {wanted} on a GPU alone here: choose --device cuda, or for a CPU an exported int8 "
+            "bundle (python -m export.onnx --precision int8)"
+        )
 
 
 def _require_gpu(device: str) -> None:

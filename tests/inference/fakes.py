@@ -24,6 +24,11 @@ def made_info(classes: int = 5, crop_hw: tuple[int, int] = (33, 33), **changes: 
     return ModelInfo(**(values | changes))
 
 
+def on_host(images: Any) -> NDArray[np.float32]:
+    """As a numpy array, wherever it lies."""
+    return np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+
+
 class ConvolutionEngine:
     """Logits at stride 8 that depend on the pixels and on the place in the window, so that nothing can be
     swapped.
@@ -59,7 +64,7 @@ class ConvolutionEngine:
         assert tuple(images.shape[1:]) == (3, *self.crop_hw)
         assert str(images.dtype).endswith("float32")
         self.batches.append(len(images))
-        pixels = np.asarray(images)[:, :, ::8, ::8]
+        pixels = on_host(images)[:, :, ::8, ::8]
         logits = np.einsum("kc,nchw->nkhw", self._weights, pixels) + self._places
         return self.to_device(logits.astype(np.float32))
 
@@ -94,7 +99,7 @@ class AnySizeEngine:
         assert images.shape[1] == 3
         assert str(images.dtype).endswith("float32")
         self.shapes.append(tuple(images.shape))
-        pixels = np.asarray(images)[:, :, :: self._stride, :: self._stride]
+        pixels = on_host(images)[:, :, :: self._stride, :: self._stride]
         rows, columns = (np.linspace(0, 1, side, dtype=np.float32) for side in pixels.shape[2:])
         places = (
             np.sin(self._phases[:, 0] * rows * 4)[:, :, None] + np.cos(self._phases[:, 1] * columns)[:, None]

@@ -396,6 +396,56 @@ def test_pytorch_on_a_gpu_gives_the_labels_of_the_cpu(official: Path) -> None:
     image = np.random.default_rng(7).integers(0, 256, (100, 150, 3), np.uint8)
     options: dict[str, Any] = {"scales": (0.5, 1.0), "flip": True, "base_size": 150, "probabilities": True}
     on_cpu = Predictor.open(official).predict(image, **options)
-    on_gpu = Predictor.open(official, device="cuda").predict(image, **options)
-    assert (on_cpu.labels == on_gpu.labels).mean() > 0.99
-    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=2e-2)
+    on_gpu = Predictor.open(official, device="cuda", precision="fp32").predict(image, **options)
+    assert (on_cpu.labels == on_gpu.labels).mean() > 0.999
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_on_a_gpu_is_near_and_runs_as_a_graph_in_any_batch(
+    official: Path, precision: str
+) -> None:
+    exact = open_model(official, device="cuda", precision="fp32")[1]
+    engine = open_model(official, device="cuda", precision=precision)[1]
+    assert isinstance(engine, PyTorchEngine)
+    for count in (1, 8, 13, 2, 13):
+        images = torch.from_numpy(some_images(count, 65)).cuda()
+        logits, expected = engine.infer(images), exact.infer(images)
+        assert isinstance(logits, torch.Tensor)
+        assert (logits.dtype, logits.shape) == (torch.float32, expected.shape)
+        tolerance = {"fp16": 0.05, "bf16": 0.4}[precision]
+        assert float((logits - expected).abs().max() / expected.std()) < tolerance
+    assert "graph" in engine.form(8)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_threads_may_share_graphs(official: Path) -> None:
+    engine = open_model(official, device="cuda", precision="fp16")[1]
+    images = torch.from_numpy(some_images(8, 65)).cuda()
+    expected = [engine.infer(images[index : index + 1]).clone() for index in range(8)]
+
+    def on_a_stream_of_its_own(index: int) -> torch.Tensor:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return engine.infer(images[index % 8 : index % 8 + 1]).cpu()
+
+    torch.cuda.synchronize()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(on_a_stream_of_its_own, range(40)))
+    for index, logits in enumerate(found):
+        torch.testing.assert_close(logits, expected[index % 8].cpu(), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"precision": "bf16"}, {"compiled": True}])
+def test_half_precision_and_compiling_are_refused_on_a_cpu(official: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(EngineError, match="on a GPU alone here: choose --device cuda"):
+        open_model(official, **options)
+    with pytest.raises(ParameterError, match="leave out precision"):
+        open_model("psanet18_camvid", **options)
+
+
+def test_an_unknown_precision_says_what_there_is(official: Path) -> None:
+    with pytest.raises(ParameterError, match="auto, fp32, fp16, bf16"):
+        open_model(official, precision="int4")

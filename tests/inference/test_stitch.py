@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from inference.arrays import Workspace
 from inference.errors import EngineError
 from inference.plan import Plan, Request, make_plan
 from inference.stitch import Stitcher
+from inference.window_logits import WindowLogits
 from inference.windows import lay_out
 from tests.oracle import softmax, upsampled
 
@@ -27,11 +29,17 @@ def made_plan(classes: int = 4, image_hw: tuple[int, int] = (33, 33), budget: in
     return make_plan(request, budget)
 
 
+def made_stitcher(plan: Plan, *, align_corners: bool = True) -> tuple[WindowLogits, Stitcher]:
+    work = Workspace(np.zeros(1))
+    kept = WindowLogits(plan, work)
+    return kept, Stitcher(plan, kept, work, align_corners=align_corners)
+
+
 def one_window(logits: np.ndarray, *, align_corners: bool = True) -> np.ndarray:
     """The probabilities of an image that is one window."""
     plan = made_plan(logits.shape[0])
-    stitcher = Stitcher(plan, align_corners=align_corners, like=logits)
-    stitcher.keep(list(plan.views(plan.bands[0])), logits[None])
+    kept, stitcher = made_stitcher(plan, align_corners=align_corners)
+    kept.keep(list(plan.views(plan.bands[0])), logits[None])
     return stitcher.block(stitcher.rows((0, 33)), 0).copy()
 
 
@@ -64,20 +72,20 @@ def test_logits_that_are_not_finite_are_an_error(wrong: float) -> None:
 
 def test_logits_of_another_shape_are_an_error() -> None:
     plan = made_plan(4)
-    stitcher = Stitcher(plan, align_corners=True, like=np.zeros(1))
+    kept, _ = made_stitcher(plan)
     with pytest.raises(EngineError, match=r"\(1, 5, 5, 5\).*\(1, 4, 5, 5\)"):
-        stitcher.keep(list(plan.views(plan.bands[0])), np.zeros((1, 5, 5, 5), np.float32))
+        kept.keep(list(plan.views(plan.bands[0])), np.zeros((1, 5, 5, 5), np.float32))
 
 
 def test_windows_that_no_band_needs_any_more_give_their_place_to_others() -> None:
     whole = made_plan(4, (330, 33))
     plan = made_plan(4, (330, 33), budget=whole.peak_bytes - whole.memory["window logits"] // 2)
     assert len(plan.bands) > 2
-    stitcher = Stitcher(plan, align_corners=True, like=np.zeros(1))
+    kept, stitcher = made_stitcher(plan)
     logits = np.zeros((1, 4, 5, 5), np.float32)
     for band in plan.bands:
-        stitcher.release(band)
+        kept.release(band)
         for view in plan.views(band):
-            stitcher.keep([view], logits + view[1])
+            kept.keep([view], logits + view[1])
         block = stitcher.block(stitcher.rows((band.rows[0], min(band.rows[0] + 16, 330))), 0)
         np.testing.assert_allclose(block, 0.25, atol=1e-6)
