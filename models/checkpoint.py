@@ -38,6 +38,7 @@ __all__ = [
     "build_from_checkpoint",
     "load_backbone",
     "load_checkpoint",
+    "load_weights",
     "read_file",
     "save_safetensors",
 ]
@@ -115,6 +116,22 @@ def load_backbone(backbone: ResNet, path: Path) -> None:
     expected = backbone.state_dict()
     _compare(path, state, expected, "Is it a whole ResNet, of the depth that the network has?")
     backbone.load_state_dict(_with_counters(state, expected), strict=True)
+
+
+def load_weights(network: SceneParser, path: str | Path) -> None:
+    """Puts the weights of a checkpoint of any known format into a network of the same architecture, in place.
+
+    The auxiliary head, which files for inference lack, stays as it is where the file or the network has none.
+    Raises CheckpointError, whose message names the first keys that differ.
+    """
+    checkpoint = load_checkpoint(path)
+    expected = network.state_dict()
+    state = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith("aux.")}
+    if network.aux is not None:
+        known = checkpoint.state_dict if checkpoint.config.aux else expected
+        state |= {key: value for key, value in known.items() if key.startswith("aux.")}
+    _compare(Path(path), state, expected, "Give the training the file's own depth, classes, crop and head.")
+    network.load_state_dict(state, strict=True)
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype = torch.float16) -> None:

@@ -70,10 +70,11 @@ class TrainingConfig:
     batch: images an optimizer step, over all processes; accumulate: parts that each process takes its images
     in, one after the other (batch statistics are then those of a part). lr: of the backbone; the head learns
     at `head_lr_factor` times it. poly_power: of the learning rate's decay (paper 4.1). ema: decay of the
-    weights' moving average, which is then what is evaluated and released; None: none. init: a file of
-    backbone weights to start from. class_balance: exponent of the classes' inverse frequencies in the loss,
-    0 for none (published), 1 for equal sums. teacher: a checkpoint whose predictions are learned too, with
-    distill_weight; None: none. device: auto is the GPU where there is one. bf16: autocast; None: where it
+    weights' and running statistics' moving average, which is then what is evaluated and released; None: none.
+    init: a file of backbone weights to start from; start: a checkpoint of the whole network to start from.
+    class_balance: exponent of the classes' inverse frequencies in the loss, 0 for none (published), 1 for equal
+    sums. teacher: a checkpoint whose predictions are learned too, with distill_weight; None: none.
+    device: auto is the GPU where there is one. bf16: autocast; None: where it
     pays, on hardware that multiplies in it. compile: torch.compile. deterministic: the same weights from the
     same seed on a GPU too, slower. workers: processes that decode and augment, for each training process;
     prefetch: batches that each keeps ready. save_every, log_every, evaluate_every: in steps; evaluate_every
@@ -100,6 +101,7 @@ class TrainingConfig:
     accumulate: int = 1
     ema: float | None = None
     init: str | None = None
+    start: str | None = None
     device: str = "auto"
     bf16: bool | None = None
     channels_last: bool = True
@@ -122,6 +124,7 @@ class TrainingConfig:
         _require(
             (self.iterations or 1) > 0 and (self.epochs or 1) > 0, "iterations and epochs must be above 0"
         )
+        _require(not (self.init and self.start), "give one of init (a backbone) and start (a whole network)")
         _require(self.ema is None or 0 < self.ema < 1, f"ema lies between 0 and 1, not {self.ema}")
         not_negative = ("momentum", "weight_decay", "aux_weight", "class_balance", "distill_weight")
         for name in (*not_negative, "workers", "seed"):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.checkpoint import CheckpointError, load_backbone
+from models.checkpoint import CheckpointError, load_backbone, load_weights
 from models.config import ConfigError
 from models.network import build_network
 from training.config import TrainingConfig
@@ -49,6 +49,8 @@ def build_state(config: TrainingConfig, processes: Processes) -> TrainingState:
     network = build_network(config.model)
     if config.init:
         load_backbone(network.backbone, Path(config.init))
+    if config.start:
+        load_weights(network, config.start)
     if processes.count > 1:
         synchronise_batch_norm(network, processes.device)
     network = network.to(processes.device)
