@@ -72,7 +72,7 @@ class TrainingConfig:
     at `head_lr_factor` times it. poly_power: of the learning rate's decay (paper 4.1). ema: decay of the
     weights' and running statistics' moving average, which is then what is evaluated and released; None: none.
     init: a file of backbone weights to start from; start: a checkpoint of the whole network to start from.
-    class_balance: exponent of the classes' inverse frequencies in the loss, 0 for none (published), 1 for equal
+    class_balance: exponent of the classes' inverse frequencies in the loss; 0: none, as published; 1: equal
     sums. teacher: a checkpoint whose predictions are learned too, with distill_weight; None: none.
     device: auto is the GPU where there is one. bf16: autocast; None: where it
     pays, on hardware that multiplies in it. compile: torch.compile. deterministic: the same weights from the

@@ -82,7 +82,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, 
 def build_average(network: SceneParser, decay: float) -> AveragedModel:
     """The moving average of the network's weights and of batch norm's running statistics.
 
-    These must be averaged alike: with the last weights' statistics, average weights were seen to lose 15 points
-    of mIoU, which statistics computed anew for them gave back (training/README.md).
+    These must be averaged alike: with the last weights' statistics, average weights were seen to lose 15
+    points of mIoU, which statistics computed anew for them gave back (training/README.md).
     """
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
