@@ -60,7 +60,8 @@ def ablate(
         failed = carry_out(todo, parallel=parallel, stop=stop, lock=lock, finished=finished)
         summary = write(plan, failed, parallel, command)
     if stop.received:
-        message = f"{len(summary['missing'])} runs are left; the same command goes on from here"
+        left = f"{len(summary['missing'])} of {len(plan.runs)} runs are left"
+        message = f"{left}; the same command goes on from here"
         raise InterruptedTraining(stop.received, message)
     return {
         "runs": len(plan.runs),

@@ -20,10 +20,27 @@ from training.ablation.rows import BASE, BASELINE, DENSECRF, ROWS, Budget, Row
 from training.config import TrainingConfig, config_from_dict, read_config
 from training.densecrf import DenseCRFParameters
 
+SPEC: Final = "run.json"
+"""In a run's folder: all that carrying it out takes."""
+RESULT: Final = "result.json"
+"""In a run's folder once it is finished: the figures, and the spec that they were made by."""
+
 PUBLISHED_SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 # Settings that make no difference to the figures, or stand in a run's identity as what their file holds.
-_NEUTRAL: Final = frozenset({"out", "init", "device", "workers", "prefetch", "tensorboard"})
+_NEUTRAL: Final = frozenset(
+    {
+        "out",
+        "init",
+        "device",
+        "workers",
+        "prefetch",
+        "tensorboard",
+        "save_every",
+        "log_every",
+        "evaluate_every",
+    }
+)
 _NEUTRAL_DATA: Final = frozenset({"root", "train_list", "val_list", "cache"})
 _OPTIONS: Final = {
     "data.root": "--data-root",

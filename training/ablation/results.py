@@ -13,8 +13,7 @@ from typing import Any
 
 from inference.errors import ParameterError
 from inference.files import write_atomically
-from training.ablation.plan import Plan, Run, differences
-from training.ablation.run import RESULT, SPEC
+from training.ablation.plan import RESULT, SPEC, Plan, Run, differences
 
 
 def begin(plan: Plan, *, restart: bool) -> None:

@@ -25,6 +25,7 @@ from inference.files import write_atomically
 from models.checkpoint import CheckpointError
 from models.config import ConfigError, ModelConfig
 from models.network import build_network
+from training.ablation.plan import RESULT, SPEC
 from training.config import TrainingConfig, config_from_dict
 from training.densecrf import DenseCRFParameters
 from training.distributed import choose_device
@@ -33,8 +34,6 @@ from training.release import release
 from training.signals import InterruptedTraining, StopSignals
 from training.train import train
 
-SPEC: Final = "run.json"
-RESULT: Final = "result.json"
 WEIGHTS: Final = "weights.safetensors"
 _SECONDS: Final = "seconds.json"
 
