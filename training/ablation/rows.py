@@ -74,7 +74,7 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "cpu": Budget(
             config=CONFIGS / "ablation" / "cpu.yaml",
             base_size=240,
-            every=5,
+            every=6,
             warning="A small budget for a CPU: far too few steps, on images of half size. Networks are "
             "compared at the start of their training; differences within the deviations say nothing.",
         ),
