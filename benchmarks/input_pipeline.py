@@ -4,9 +4,10 @@
 
 For each configuration, with its published augmentations: one core alone (decoding, augmenting, both from
 files, from images kept in memory), then the training's own loader with several numbers of workers, then
-training steps of the configured network on the GPU, or, where there is none, of a few images on the CPU. The
-images are the data set's where `--data` has a folder of its name, else made-up pictures of its usual size, as
-JPEG (Cityscapes: PNG). Prints a table of what follows for 8 workers, then one JSON line.
+augmentation on the training's device (`data.on_device`), then training steps of the configured network on the
+GPU, or, where there is none, of a few images on the CPU. The images are the data set's where `--data` has a
+folder of its name, else made-up pictures of its usual size, as JPEG (Cityscapes: PNG). Prints a table of what
+follows for 8 workers, then one JSON line.
 """
 
 import argparse
@@ -27,10 +28,11 @@ from PIL import Image
 
 from inference.pairs import load_pair, read_list
 from models.network import build_network
-from training.config import TrainingConfig, read_config
-from training.dataset import SegmentationDataset, training_loader
+from training.config import DataConfig, TrainingConfig, read_config
+from training.dataset import SegmentationDataset, training_batches
 from training.distributed import Processes, choose_device
 from training.numerics import numerics
+from training.objective import Objective
 from training.optimization import build_optimizer
 from training.step import gradients
 from training.transforms import TrainingTransform
@@ -57,6 +59,7 @@ def main() -> None:
                 "crop_hw": config.model.crop_hw,
                 "core": core,
                 "loader": {count: loader(config, pairs, count) for count in args.workers},
+                "on_device": on_device(config, pairs, device),
                 "step": asked,
                 "of_8_workers": what_follows(config, core, asked),
             }
@@ -65,7 +68,10 @@ def main() -> None:
 
 
 def one_core(config: TrainingConfig, pairs: Pairs, repeats: int) -> dict[str, float]:
-    """Images a second of one core, in turn, the best of `repeats` passes over `pairs`."""
+    """Images in a second of one core's time, in turn, the best of `repeats` passes over `pairs`.
+
+    The core's time, not the clock's: what other programs take is no part of it.
+    """
     cv2.setNumThreads(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -82,32 +88,53 @@ def one_core(config: TrainingConfig, pairs: Pairs, repeats: int) -> dict[str, fl
     best = dict.fromkeys(sides, float("inf"))
     for _ in range(repeats):
         for name, side in sides.items():
-            started = time.perf_counter()
+            started = time.process_time()
             for index in range(len(pairs)):
                 side(index)
-            best[name] = min(best[name], (time.perf_counter() - started) / len(pairs))
+            best[name] = min(best[name], (time.process_time() - started) / len(pairs))
     cv2.setNumThreads(-1)
     torch.set_num_threads(threads)
     return {name: round(1 / seconds, 1) for name, seconds in best.items()}
 
 
 def loader(config: TrainingConfig, pairs: Pairs, workers: int) -> dict[str, float]:
-    """Images a second of the training's loader from files and from memory, once its workers are at work."""
-    found = {}
-    for name, cache in (("files", False), ("memory", True)):
-        data = dataclasses.replace(config.data, cache=cache)
-        # Batches as small as the pipeline's speed allows: each is sent whole from a worker.
-        config = dataclasses.replace(config, data=data, workers=workers, batch=4, prefetch=2)
-        warm, timed = 2 * max(1, workers), 6 * max(2, workers)
-        # More are under way when the clock stops, as when it starts.
-        batches = iter(training_loader(pairs, config, share=4, start=0, stop=2 * warm + timed))
-        for _ in itertools.islice(batches, warm):
-            pass
-        started = time.perf_counter()
-        count = sum(len(images) for images, _ in itertools.islice(batches, timed))
-        found[name] = round(count / (time.perf_counter() - started), 1)
-        del batches
-    return found
+    """Images a second of the training's loader from files and from memory."""
+    config = dataclasses.replace(config, workers=workers, prefetch=2)
+    cpu = torch.device("cpu")
+    return {
+        name: batches_rate(config, pairs, cpu, dataclasses.replace(config.data, cache=cache))
+        for name, cache in (("files", False), ("memory", True))
+    }
+
+
+def on_device(config: TrainingConfig, pairs: Pairs, device: torch.device) -> float:
+    """Images a second that the device augments by itself, while it does nothing else."""
+    data = dataclasses.replace(config.data, cache=False, on_device=True)
+    return batches_rate(dataclasses.replace(config, workers=0), pairs, device, data)
+
+
+def batches_rate(config: TrainingConfig, pairs: Pairs, device: torch.device, data: DataConfig) -> float:
+    """Images a second of what a training takes its batches from, once all are at work.
+
+    Batches are as small as the pipeline's speed allows: a worker sends each as a whole.
+    """
+    warm, timed, share = 2 * max(1, config.workers), 6 * max(2, config.workers), 4
+    config = dataclasses.replace(config, data=data, batch=share)
+    # More are under way when the clock stops, as when it starts.
+    stop = 2 * warm + timed
+    batches = training_batches(pairs, config, Processes(device), share=share, start=0, stop=stop)
+    for _ in itertools.islice(batches, warm):
+        pass
+    _wait(device)
+    started = time.perf_counter()
+    count = sum(len(images) for images, _ in itertools.islice(batches, timed))
+    _wait(device)
+    return round(count / (time.perf_counter() - started), 1)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def step(config: TrainingConfig, device: torch.device, cpu_images: int) -> dict[str, Any]:
@@ -134,18 +161,19 @@ def _timed_step(config: TrainingConfig, device: torch.device, batch: int) -> flo
         network = build_network(config.model).to(device).train()
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(network, config)
-        # The host's pinned memory, as the loader gives them.
+        # In pinned memory of the host, as the loader gives them.
         images = torch.rand(batch, 3, *config.model.crop_hw) * 255
         labels = torch.randint(0, config.model.classes, (batch, *config.model.crop_hw))
         if device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
+        objective = Objective(config.aux_weight)
         seconds = []
         for _ in range(warm + timed):
             started = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            losses = gradients(network, [(images, labels)], config, Processes(device))
-            losses.tolist()  # as a training does, which waits for the GPU
+            gradients(network, [(images, labels)], objective, config, Processes(device))
             optimizer.step()
+            _wait(device)
             seconds.append(time.perf_counter() - started)
         return min(seconds[warm:])
 
@@ -184,13 +212,17 @@ def _pairs(config: TrainingConfig, data: Path, scratch: Path, count: int) -> tup
 
 def _print(figures: dict[str, Any], device: torch.device) -> None:
     print(f"Images a second; a step on {_name(device)}; 8 workers as 8 times one core.")
-    print(
-        "| | one core, files | memory | a step asks for | 8 workers, files | memory | times what is asked |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print("| | one core, files | memory | on device | a step asks for | 8 workers, files | memory | factor |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, each in figures.items():
         core, follows = each["core"], each["of_8_workers"]
-        cells = [core["files"], core["augment"], each["step"]["images_per_s"], *follows.values()]
+        cells = [
+            core["files"],
+            core["augment"],
+            each["on_device"],
+            each["step"]["images_per_s"],
+            *follows.values(),
+        ]
         print(f"| {name} | {' | '.join(map(str, cells))} |")
 
 
