@@ -45,8 +45,9 @@ def result_of(run: Run) -> dict[str, Any] | None:
 
 def _drop_dependents(run: Run, out: Path) -> None:
     for path in out.glob(f"*/seed{run.seed}/{SPEC}"):
-        spec = _read(path) or {}
-        if spec.get("source") == str(run.folder):
+        source = (_read(path) or {}).get("source")
+        # Not the whole path: the folder may have been moved, or be named otherwise this time.
+        if source is not None and Path(source).parts[-2:] == run.folder.parts[-2:]:
             shutil.rmtree(path.parent)
 
 

@@ -15,7 +15,7 @@ from inference.predictor import Predictor
 from models.checkpoint import CheckpointError
 from models.config import PRESETS
 from models.network import build_network
-from tests.training.ablation.conftest import MakePlan
+from tests.training.ablation.conftest import TINY, MakePlan
 from training.ablation import run as run_module
 from training.ablation.plan import Run
 from training.ablation.results import begin, result_of
@@ -87,6 +87,25 @@ def test_a_run_trains_and_leaves_the_figures_of_the_weights_that_it_leaves(
         assert result[name]["images"] == 2
         assert (run.folder / name / "confusion.csv").is_file()
     predictor.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_run_on_a_gpu_augments_there_and_says_what_it_ran_on(plan: MakePlan) -> None:
+    overrides = [each for each in TINY if not each.startswith("iterations")]
+    made = plan(
+        budget=Budget(config=BUDGETS["full"].config, base_size=40),
+        rows=("collect_distribute",),
+        seeds=(0,),
+        scales=(0.5, 1),
+        device="cuda",
+        overrides=(*overrides, "epochs=1"),
+    )
+    begin(made, restart=False)
+    assert made.runs[0].spec["config"]["data"]["on_device"]
+    result = carry_out(made.runs[0].folder)
+    assert result["environment"]["device"] == f"cuda, {torch.cuda.get_device_name()}"
+    assert 0 <= result["single"]["mIoU"] <= 1
 
 
 class Work:
