@@ -152,7 +152,7 @@ def step(config: TrainingConfig, device: torch.device, cpu_images: int) -> dict[
                 raise
             batch //= 2
             continue
-        return {"batch": batch, "seconds": round(seconds, 4), "images_per_s": round(batch / seconds, 2)}
+        return {"batch": batch, "seconds": round(seconds, 4), "images_per_s": float(f"{batch / seconds:.3g}")}
 
 
 def _timed_step(config: TrainingConfig, device: torch.device, batch: int) -> float:
@@ -185,7 +185,7 @@ def what_follows(config: TrainingConfig, core: dict[str, float], asked: dict[str
     """
     files, memory = WORKERS * core["files"], WORKERS * core["augment"]
     ratio = (memory if config.data.cache else files) / asked["images_per_s"]
-    return {"files": round(files, 1), "memory": round(memory, 1), "times_what_is_asked": round(ratio, 2)}
+    return {"files": round(files), "memory": round(memory), "times_what_is_asked": float(f"{ratio:.3g}")}
 
 
 def _pairs(config: TrainingConfig, data: Path, scratch: Path, count: int) -> tuple[Pairs, str]:
@@ -240,7 +240,7 @@ def _arguments() -> argparse.Namespace:
     add("--images", type=int, default=16, help="different images, or their number in a pass")
     add("--repeats", type=int, default=3)
     add("--workers", type=int, nargs="*", default=_worker_counts(), help="of the loader")
-    add("--step-images", type=int, default=2, help="images of a step on a CPU")
+    add("--step-images", type=int, default=1, help="images of a step on a CPU")
     add("--device", default="auto")
     return parser.parse_args()
 
