@@ -89,11 +89,11 @@ class _Process:
         lines = re.split(r"[\r\n]+", text.strip())  # progress bars rewrite theirs
         return lines[-1] or f"exit code {code}"
 
-    def signal(self, signum: signal.Signals) -> None:
+    def send(self, signum: signal.Signals) -> None:
         """Passes a signal on, to whatever it has started too where it is to end at once."""
         if self.process.poll() is None:
-            send = os.killpg if signum == signal.SIGKILL else os.kill
-            send(self.process.pid, signum)
+            kill = os.killpg if signum == signal.SIGKILL else os.kill
+            kill(self.process.pid, signum)
 
 
 def carry_out(
@@ -129,7 +129,7 @@ def carry_out(
                     failed[process.run.name] = failure
                     logger.error("%s: failed: %s", process.run.name, failure)
         for process in working:
-            process.signal(signal.SIGTERM)
+            process.send(signal.SIGTERM)
         for process in working:
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(_GRACE_S)
@@ -137,7 +137,7 @@ def carry_out(
                 finished(process.run, time.monotonic() - process.started)
     finally:
         for process in working:
-            process.signal(signal.SIGKILL)
+            process.send(signal.SIGKILL)
     return failed
 
 
