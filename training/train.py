@@ -42,9 +42,10 @@ from training.step import gradients, grouped
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainingConfig) -> dict[str, Any]:
+def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
     """Trains to the end, evaluates on the validation list (scale 1, flip); returns the JSON line's content.
 
+    validates: False leaves the evaluation at the end, and its figures, to the caller.
     Under torchrun every process calls it, and only the first evaluates and returns more than {}.
     Longer than most functions, because it is what one reads to know how this project trains.
 
@@ -103,7 +104,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
                 if validating:
                     metrics = validate(state, config, processes, stop, monitor)
                     logger.info("iteration %d: %s", state.iteration, json.dumps(metrics))
-            metrics = validate(state, config, processes, stop, monitor)
+            metrics = validate(state, config, processes, stop, monitor) if validates else {}
     if not processes.first:
         return {}
     seconds = round(time.monotonic() - started, 1)
