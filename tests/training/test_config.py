@@ -17,6 +17,11 @@ def test_every_configuration_that_comes_along_is_valid(path: Path) -> None:
     assert config.preset == path.stem.partition("_")[2] + "_" + path.stem.partition("_")[0]
 
 
+def test_the_long_training_goes_on_top_of_the_short_ones() -> None:
+    config = read_config([CAMVID, "training/configs/long/camvid.yaml"], ["preset=psanet50_camvid"])
+    assert (config.model.depth, config.data.on_device, config.compile) == (50, True, True)
+
+
 @pytest.mark.parametrize(
     ("name", "iterations", "crop", "rotates"),
     [("ade20k", 150_000, 465, True), ("voc2012", 30_000, 465, True), ("cityscapes", 90_000, 705, False)],

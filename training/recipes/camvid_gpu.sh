@@ -23,7 +23,7 @@ pretrain() { # DEPTH
 train() { # NAME STEPS KEY=VALUE...
     local name=$1 steps=$2
     shift 2
-    python3 -m training.train --config training/configs/camvid_psanet18.yaml --config training/configs/camvid_long.yaml \
+    python3 -m training.train --config training/configs/camvid_psanet18.yaml --config training/configs/long/camvid.yaml \
         data.root="$camvid" out="$out/$name" epochs=null iterations="$steps" "$@" ${more[@]+"${more[@]}"} \
         > "$out/$name.json" 2> "$out/$name.log"
 }
