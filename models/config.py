@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Context = Literal["psa", "none", "global", "aspp", "nonlocal", "ppm"]
+Direction = Literal["collect", "distribute"]
+"""Of the information flow (paper 3.1): what positions collect from the others, or distribute to them."""
 PsaType = Literal["collect", "distribute", "bidirectional"]
 ShrinkRule = Literal["aligned", "adaptive"]
 
@@ -167,6 +169,13 @@ class ModelConfig:
         return STRIDE * math.prod([2 if dilation == 1 else 1 for dilation in self.stage_dilations])
 
     @property
+    def directions(self) -> tuple[Direction, ...]:
+        """One for each attention branch, collect first; none without a PSA module."""
+        if self.context != "psa":
+            return ()
+        return ("collect", "distribute") if self.psa_type == "bidirectional" else (self.psa_type,)
+
+    @property
     def any_size(self) -> bool:
         """Whether one network takes images of any size, not of the crop's or of `8n + 1` alone."""
         return not self.aligned_sides and not self.compact
@@ -202,7 +211,7 @@ class ModelConfig:
         """
         height, width = self.feature_hw_of(image_hw)
         factor = self.shrink_factor
-        if self.shrink_rule == "aligned" or (height % factor and width % factor):
+        if self.shrinks_aligned((height, width)):
             return (height - 1) // factor + 1, (width - 1) // factor + 1
         _require(
             min(height, width) >= factor,
@@ -210,6 +219,13 @@ class ModelConfig:
             f"give them sides above {self.output_stride * (factor - 1)}",
         )
         return height // factor, width // factor
+
+    def shrinks_aligned(self, feature_hw: tuple[int, int]) -> bool:
+        """Whether features of that size are shrunk with corners on corners (`shrink_rule`)."""
+        height, width = feature_hw
+        return self.shrink_rule == "aligned" or bool(
+            height % self.shrink_factor and width % self.shrink_factor
+        )
 
     @property
     def psa_mask_hw(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from models.config import ConfigError, ModelConfig, PsaType, ShrinkRule
+from models.config import ConfigError, Direction, ModelConfig, PsaType, ShrinkRule
 from models.psa_attention import attend
 from models.psa_mask import psa_mask
 from models.resample import resize, resize_aligned
@@ -97,6 +97,23 @@ class PSA(ContextModule):
             gathered = torch.cat((gathered, distributed), 1)
         context = self.proj(gathered)
         return torch.cat((features, self._resample(context, features.shape[2:], features.shape[2:])), 1)
+
+    def weights_by_direction(self, features: Tensor) -> dict[Direction, Tensor]:
+        """What `forward` weighs features by, of each branch: (N, t, s), what target t takes from source s.
+
+        Targets and sources are positions of the shrunk features, row by row. See `attention_weights`; the
+        factor 1/N of equation 8 comes later.
+        """
+        first: Direction = "distribute" if self.psa_type == "distribute" else "collect"
+        branches: dict[Direction, tuple[nn.Module, nn.Module]] = {first: (self.reduce, self.attention)}
+        if self.reduce_p is not None and self.attention_p is not None:
+            branches["distribute"] = self.reduce_p, self.attention_p
+        shrunk_hw, weights_nts = self._shrunk_hw(features.shape[2:]), {}
+        for direction, (reduce, attention) in branches.items():
+            reduced = self._resample(reduce(features), shrunk_hw, features.shape[2:])
+            weights = self.attention_weights(attention(reduced), distribute=direction == "distribute")
+            weights_nts[direction] = weights.mT
+        return weights_nts
 
     def _gather(
         self, features: Tensor, reduce: nn.Module, attention: nn.Sequential, *, distribute: bool

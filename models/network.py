@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import MEAN_RGB, STD_RGB, ModelConfig
-from models.context import build_context
+from models.config import MEAN_RGB, STD_RGB, ConfigError, Direction, ModelConfig
+from models.context import PSA, build_context
 from models.resnet import ResNet, initialise
 
 _AUX_WIDTH = 256
@@ -70,6 +70,17 @@ class SceneParser(nn.Module):
         _, stage5 = self._features(images)
         logits: Tensor = self.cls(self.context(stage5))
         return logits
+
+    def attention(self, images: Tensor) -> dict[Direction, Tensor]:
+        """What each target takes from each source, by direction: see `PSA.weights_by_direction`.
+
+        images: as `forward` takes them. Raises ConfigError for a network without a PSA module.
+        """
+        if not isinstance(self.context, PSA):
+            raise ConfigError(
+                f"a network of context {self.config.context!r} has no point-wise spatial attention"
+            )
+        return self.context.weights_by_direction(self._features(images)[1])
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of stages 4 and 5; the images' corners are the features' corners where the network relies on it."""

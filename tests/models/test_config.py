@@ -177,6 +177,20 @@ def test_presets_of_camvid_see_its_images_whole(depth: int) -> None:
     assert all(0 <= crop - side < 16 for crop, side in zip(preset.crop_hw, (360, 480), strict=True))
 
 
+def test_there_is_one_direction_for_each_attention_branch() -> None:
+    assert tiny_config().directions == ("collect", "distribute")
+    assert tiny_config(psa_type="collect").directions == ("collect",)
+    assert tiny_config(psa_type="distribute", compact=True).directions == ("distribute",)
+    assert tiny_config(context="nonlocal").directions == ()
+
+
+def test_features_are_shrunk_corner_on_corner_always_or_where_no_side_is_divided() -> None:
+    assert tiny_config().shrinks_aligned((8, 8))
+    theirs = tiny_config(**MMSEGMENTATION, mask_hw=(9, 9))
+    sizes = [(9, 9), (8, 9), (9, 8), (8, 8)]
+    assert [theirs.shrinks_aligned(size) for size in sizes] == [True, False, False, False]
+
+
 @pytest.mark.parametrize(("dataset", "crop"), [("ade20k", 473), ("voc2012", 473), ("cityscapes", 713)])
 @pytest.mark.parametrize("depth", [50, 101])
 def test_presets_of_pspnet(depth: int, dataset: str, crop: int) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.config import MEAN_RGB, PRESETS, STD_RGB
+from models.config import MEAN_RGB, PRESETS, STD_RGB, ConfigError
 from models.network import SceneParser, TrainingLogits, build_network
 from tests.models.networks import some_images, tiny_config, tiny_network
 
@@ -211,3 +211,29 @@ def test_psanet50_has_the_parameters_counted_by_hand() -> None:
     auxiliary = (1024 * 256 * 9 + 2 * 256) + (256 * 150 + 150)
     counted = sum(parameter.numel() for parameter in network.parameters())
     assert counted == backbone + psa + classifier + auxiliary
+
+
+def test_attention_is_of_the_features_and_no_logit_changes_by_it() -> None:
+    network, images = tiny_network(), some_images(2)
+    with torch.no_grad():
+        before = network(images)
+        weights = network.attention(images)
+        after = network(images)
+        alone = network.attention(images[1:])
+    assert torch.equal(before, after)
+    assert {direction: tuple(each.shape) for direction, each in weights.items()} == {
+        "collect": (2, 25, 25),
+        "distribute": (2, 25, 25),
+    }
+    for direction, each in weights.items():
+        torch.testing.assert_close(each.sum(2), torch.ones(2, 25))
+        torch.testing.assert_close(each[1:], alone[direction], atol=1e-6, rtol=1e-4)
+    assert not torch.allclose(weights["collect"], weights["distribute"], atol=1e-3)
+
+
+@pytest.mark.parametrize("context", ["none", "nonlocal", "ppm"])
+def test_only_a_psa_module_attends(context: str) -> None:
+    changes: dict[str, Any] = {"context": context, **({"crop_hw": (57, 57)} if context == "ppm" else {})}
+    network = tiny_network(**changes)
+    with pytest.raises(ConfigError, match=f"'{context}' has no point-wise spatial attention"):
+        network.attention(some_images(1, network.config.crop_hw))

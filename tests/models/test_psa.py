@@ -53,11 +53,22 @@ def slow_psa(module: PSA, features: Tensor) -> Tensor:
 
 
 def gather(reduced: np.ndarray, picture: np.ndarray, module: PSA, distribute: bool) -> np.ndarray:
-    """z_i = 1/N sum over j of a_ij x_j; a is the softmax over j of what i (collect), j (distribute) says."""
+    """z_i = 1/N sum over j of a_ij x_j."""
     _, h, w = reduced.shape
-    mask_h, mask_w = module.mask_hw
     positions = list(itertools.product(range(h), range(w)))
     out = np.zeros_like(reduced)
+    for target, weights in zip(positions, slow_weights(picture, module, distribute), strict=True):
+        for a, source in zip(weights, positions, strict=True):
+            out[:, target[0], target[1]] += a * reduced[:, source[0], source[1]] / module.normalization_factor
+    return out
+
+
+def slow_weights(picture: np.ndarray, module: PSA, distribute: bool) -> np.ndarray:
+    """(t, s): a_ij, the softmax over j of what i (collect), j (distribute) says."""
+    _, h, w = picture.shape
+    mask_h, mask_w = module.mask_hw
+    positions = list(itertools.product(range(h), range(w)))
+    rows = []
     for target in positions:
         logits = []
         for source in positions:
@@ -69,12 +80,9 @@ def gather(reduced: np.ndarray, picture: np.ndarray, module: PSA, distribute: bo
                 column = other[1] - centre[1] + (mask_w - 1) // 2
             inside = 0 <= row < mask_h and 0 <= column < mask_w
             logits.append(picture[row * mask_w + column][centre] if inside else 0.0)
-        weights = np.array(logits)
-        if module.softmax:
-            weights = np.exp(weights) / np.exp(weights).sum()
-        for a, source in zip(weights, positions, strict=True):
-            out[:, target[0], target[1]] += a * reduced[:, source[0], source[1]] / module.normalization_factor
-    return out
+        weights = np.array(logits, np.float64)
+        rows.append(np.exp(weights) / np.exp(weights).sum() if module.softmax else weights)
+    return np.stack(rows)
 
 
 def weight(convolution: nn.Conv2d) -> np.ndarray:
@@ -124,6 +132,32 @@ def test_the_module_is_equation_8(
     features = some_features((h, w))
     with torch.no_grad():
         assert torch.allclose(module(features), slow_psa(module, features), atol=1e-10)
+
+
+@pytest.mark.parametrize("psa_type", TYPES)
+@pytest.mark.parametrize("compact", [False, True], ids=["over-completed", "compact"])
+@pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "raw"])
+def test_what_the_module_attends_to_are_the_weights_of_equation_8(
+    psa_type: PsaType, compact: bool, softmax: bool
+) -> None:
+    mask_hw = (3, 5) if compact else (4, 7)
+    module = some_psa(
+        mask_hw=mask_hw, psa_type=psa_type, compact=compact, softmax=softmax, normalization_factor=2.5
+    )
+    features = some_features((5, 9))
+    branches = {"collect" if psa_type != "distribute" else "distribute": (module.reduce, module.attention)}
+    if module.reduce_p is not None and module.attention_p is not None:
+        branches["distribute"] = (module.reduce_p, module.attention_p)
+    with torch.no_grad():
+        found = module.weights_by_direction(features)
+    assert list(found) == list(branches)
+    for direction, (reduce, attention) in branches.items():
+        reduced = resample(conv_bn_relu(features[0].numpy(), reduce), (3, 5))
+        predict = attention[3]
+        assert isinstance(predict, nn.Conv2d)
+        picture = np.einsum("oc,chw->ohw", weight(predict), conv_bn_relu(reduced, attention))
+        expected = slow_weights(picture, module, direction == "distribute")
+        np.testing.assert_allclose(found[direction][0].numpy(), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("psa_type", TYPES)
