@@ -19,8 +19,8 @@ import onnx
 import onnx.inliner
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from export.attention import LogitsAndAttention
 from export.errors import UnavailableError
 from export.graph import (
     DOMAIN,
@@ -33,7 +33,7 @@ from export.graph import (
 from export.quantize import quantize
 from export.rewrite import add_psa_pairs_function, has_psa_pairs, pairs_translation_table, with_serving_tail
 from export.weights import store_as_half
-from inference.bundle import Precision
+from inference.bundle import LOGITS, Precision, attention_output
 from models.config import ModelConfig
 from models.network import SceneParser
 
@@ -46,19 +46,6 @@ NETWORK = "network."
 """What the names of a model's weights have before the network's own."""
 
 
-class CoarseLogits(nn.Module):
-    """What an engine computes, as a module: (N, 3, H, W) RGB in [0, 255] to coarse logits (N, C, H', W')."""
-
-    def __init__(self, network: SceneParser) -> None:
-        super().__init__()
-        self.network = network
-        self.eval()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """See `SceneParser.coarse_logits`."""
-        return self.network.coarse_logits(image)
-
-
 def build_model(
     network: SceneParser,
     *,
@@ -67,6 +54,7 @@ def build_model(
     psa_form: PsaForm = "function",
     inline: bool = False,
     any_size: bool = False,
+    attention: bool = False,
 ) -> onnx.ModelProto:
     """The network as a checked ONNX model, `image` (N, 3, h, w) RGB in [0, 255] to coarse `logits`.
 
@@ -74,11 +62,12 @@ def build_model(
     that TensorRT wants); "int8" is calibrated on `calibration`, batches (N, 3, h, w) of the same pixels,
     and always inlined. inline: standard ops in place of the project's own functions, for what knows none.
     any_size: h and w are free, for networks that take whole images; otherwise they are the crop's.
+    attention: with the attention of every branch as further outputs (docs/onnx.md), where there is a branch.
     Raises UnavailableError for a precision that cannot be had, CalibrationError for images of no use.
     """
     if precision == "int8" and calibration is None:
         raise UnavailableError("--precision int8 needs images to calibrate with: --calib FOLDER")
-    model = to_onnx(network, psa_form=psa_form, inline=inline, any_size=any_size)
+    model = to_onnx(network, psa_form=psa_form, inline=inline, any_size=any_size, attention=attention)
     if precision == "int8" and calibration is not None:
         model = quantize(model, calibration)
     if precision == "fp16":
@@ -88,7 +77,12 @@ def build_model(
 
 
 def to_onnx(
-    network: SceneParser, *, psa_form: PsaForm = "function", inline: bool = False, any_size: bool = False
+    network: SceneParser,
+    *,
+    psa_form: PsaForm = "function",
+    inline: bool = False,
+    any_size: bool = False,
+    attention: bool = False,
 ) -> onnx.ModelProto:
     """The network in float32, batch norm folded: `image` (N, 3, h, w) to `logits`, for any N.
 
@@ -104,14 +98,15 @@ def to_onnx(
     free = {0: torch.export.Dim("N", min=1)}
     if any_size:
         free |= {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    directions = config.directions if attention else ()
     with _quiet():
         program = torch.onnx.export(
-            CoarseLogits(network),
+            LogitsAndAttention(network, directions),
             (images,),
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["logits"],
+            output_names=[LOGITS, *map(attention_output, directions)],
             dynamic_shapes={"image": free},
             custom_translation_table={**translation_table(), **pairs_translation_table()},
             verbose=False,

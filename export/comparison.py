@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from export.errors import VerificationError
 from inference.bundle import Precision
-from inference.engines import Engine
+from inference.engines import AttentionEngine, Engine
+from models.network import SceneParser
 
 LOGIT_TOLERANCE = 2e-3
 LABEL_TOLERANCE = {"fp32": 0.9999, "fp16": 0.9, "int8": 0.9}
@@ -33,7 +34,8 @@ class Comparison:
     """Differences over all images and pixels.
 
     max_logit_error, mean_logit_error: absolute; label_agreement: share of pixels with the same label;
-    deviation: standard deviation of the network's own logits; finite: whether both sides are, everywhere.
+    deviation: standard deviation of the network's own logits; finite: whether both sides are, everywhere;
+    max_attention_error: of the weights in the engine's attention, None where it gives none.
     """
 
     max_logit_error: float
@@ -41,6 +43,7 @@ class Comparison:
     label_agreement: float
     deviation: float
     finite: bool
+    max_attention_error: float | None = None
 
     @property
     def logit_tolerance(self) -> float:
@@ -117,6 +120,39 @@ def require(comparison: Comparison, precision: Precision) -> None:
         )
     if precision == "fp32" and comparison.max_logit_error > comparison.logit_tolerance:
         raise VerificationError(f"{comparison}; the error may be {comparison.logit_tolerance:.1e} in fp32")
+
+
+@torch.inference_mode()
+def compare_attention(
+    engine: AttentionEngine, network: SceneParser, subjects: Iterable[NDArray[np.float32]]
+) -> tuple[float, float]:
+    """(largest difference of a weight, standard deviation of the network's own) over all images.
+
+    engine: gives numpy arrays. Raises VerificationError for attention of another shape.
+    """
+    largest, deviation = 0.0, 0.0
+    for images in subjects:
+        own = network.attention(torch.from_numpy(images))
+        found = engine.attend(images, engine.directions)
+        for direction, weights in found.items():
+            expected = own[direction].numpy()
+            if weights.shape != expected.shape:
+                raise VerificationError(
+                    f"attention of shape {weights.shape} does not fit the network's {expected.shape}"
+                )
+            largest = float(np.maximum(largest, abs(weights - expected).max()))  # keeps nan, as max does not
+            deviation = max(deviation, float(expected.std()))
+    return largest, deviation
+
+
+def require_attention(error: float, deviation: float, precision: Precision) -> None:
+    """Raises VerificationError where the attention of a file of that precision is farther from the network's
+    than allowed: fp32 as with logits, in proportion where weights are no shares (`psa_softmax` false)."""
+    tolerance = LOGIT_TOLERANCE * max(1.0, deviation / USUAL_DEVIATION)
+    if not math.isfinite(error) or (precision == "fp32" and error > tolerance):
+        raise VerificationError(
+            f"attention is up to {error:.2e} off; it must be finite, and in fp32 within {tolerance:.1e}"
+        )
 
 
 class Differences:

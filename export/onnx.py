@@ -24,11 +24,17 @@ from numpy.typing import NDArray
 from export.build import PsaForm, build_model, version_of, written_form
 from export.calibration import calibration_images
 from export.command import check_calibration, run
-from export.comparison import Comparison, require_near, sample_images
+from export.comparison import (
+    Comparison,
+    compare_attention,
+    require_attention,
+    require_near,
+    sample_images,
+)
 from export.output import check_out, staged_bundle
 from export.source import find_source, relative_source
-from inference.bundle import MODEL_ONNX, ModelInfo, Precision, write_model_json
-from inference.engines import open_model
+from inference.bundle import LOGITS, MODEL_ONNX, ModelInfo, Precision, write_model_json
+from inference.engines import AttentionEngine, open_model
 from inference.engines.pytorch import describe
 from models.checkpoint import Checkpoint, build_from_checkpoint
 from models.network import SceneParser
@@ -68,11 +74,12 @@ def export_onnx(
     calib: str | Path | None = None,
     psa_form: PsaForm = SERVED_FORM,
     inline: bool = False,
+    attention: bool = True,
 ) -> Exported:
     """Writes the bundle of a checkpoint (or of a bundle's checkpoint) and compares it with the network.
 
     out: default a folder named after the checkpoint beside it. calib: a folder of images that int8 is
-    calibrated on, and compared on, for its ranges are theirs. psa_form, inline: see `build_model`.
+    calibrated on, and compared on, for its ranges are theirs. psa_form, inline, attention: see `build_model`.
     Raises ExportError, CheckpointError and InferenceError; nothing is left behind then.
     """
     started = time.perf_counter()
@@ -89,9 +96,10 @@ def export_onnx(
         psa_form=psa_form,
         inline=inline,
         any_size=checkpoint.protocol.mode == "whole",
+        attention=attention,
     )
-    form = written_form(exported, network.config)
-    info = model_info(checkpoint, folder, precision, form)
+    form, outputs = written_form(exported, network.config), [item.name for item in exported.graph.output]
+    info = model_info(checkpoint, folder, precision, form, outputs)
     with staged_bundle(folder) as staging:
         (staging / MODEL_ONNX).write_bytes(exported.SerializeToString())
         del exported
@@ -107,7 +115,8 @@ def verify_onnx(folder: Path, network: SceneParser, images: NDArray[np.float32] 
     """The bundle's ONNX file against the network, in ONNX Runtime, at the crop and, if any will do, one other
     size: the comparison that is farther off. VerificationError where the file is not the network.
 
-    images: (N, 3, *crop_hw) to compare on at the crop, in place of `sample_images`.
+    images: (N, 3, *crop_hw) to compare on at the crop, in place of `sample_images`. Where the file gives
+    attention, that is compared, too.
     """
     info, engine = open_model(folder, engine="onnxruntime")
     subjects = [sample_images(info.crop_hw) if images is None else images]
@@ -115,7 +124,12 @@ def verify_onnx(folder: Path, network: SceneParser, images: NDArray[np.float32] 
         height, width = info.crop_hw
         subjects.append(sample_images((height * 3 // 4 + 1, width * 5 // 4)))
     try:
-        return require_near(engine, network, subjects, info.precision, align_corners=info.align_corners)
+        comparison = require_near(engine, network, subjects, info.precision, align_corners=info.align_corners)
+        if not isinstance(engine, AttentionEngine) or not engine.directions:
+            return comparison
+        error, deviation = compare_attention(engine, network, subjects)
+        require_attention(error, deviation, info.precision)
+        return dataclasses.replace(comparison, max_attention_error=error)
     finally:
         engine.close()
 
@@ -130,7 +144,13 @@ def _calibration(
     return calibration_images(Path(calib), info), np.concatenate(list(few))
 
 
-def model_info(checkpoint: Checkpoint, folder: Path, precision: Precision, psa_form: str) -> ModelInfo:
+def model_info(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: Precision,
+    psa_form: str,
+    outputs: Sequence[str] = (LOGITS,),
+) -> ModelInfo:
     """What `model.json` in `folder` says of a model made from a checkpoint."""
     return dataclasses.replace(
         describe(checkpoint),
@@ -138,6 +158,7 @@ def model_info(checkpoint: Checkpoint, folder: Path, precision: Precision, psa_f
         architecture=checkpoint.config.replace(aux=False),
         precision=precision,
         psa_form=psa_form,
+        outputs=tuple(outputs),
         source_file=relative_source(checkpoint.path, folder),
         built_with={name: version_of(name) for name in BUILT_WITH},
     )
@@ -163,11 +184,13 @@ def _exported(args: argparse.Namespace) -> Exported:
         calib=args.calib,
         psa_form=args.psa_form,
         inline=args.inline,
+        attention=args.attention,
     )
 
 
 def _figures(exported: Exported, precision: Precision) -> dict[str, object]:
     comparison = exported.comparison
+    attention_error = comparison.max_attention_error
     return {
         "bundle": str(exported.folder),
         "precision": precision,
@@ -175,6 +198,7 @@ def _figures(exported: Exported, precision: Precision) -> dict[str, object]:
         "max_logit_error": _rounded(comparison.max_logit_error),
         "mean_logit_error": _rounded(comparison.mean_logit_error),
         "label_agreement": comparison.label_agreement,
+        "max_attention_error": None if attention_error is None else _rounded(attention_error),
         "seconds": round(exported.seconds, 2),
         "bytes": exported.size_bytes,
     }
@@ -203,6 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--inline", action="store_true", help="standard ops alone, for runtimes that know no local functions"
+    )
+    parser.add_argument(
+        "--no-attention",
+        dest="attention",
+        action="store_false",
+        help="logits alone, without the outputs that say what each position attends to",
     )
     add_architecture_arguments(parser)
     return parser

@@ -108,13 +108,17 @@ class ServingPSA(PSA):
         if psa.attention_p is not None:
             self.attention_p = _last_as_product(psa.attention_p)
 
-    def attention_weights(self, map_nmhw: Tensor, *, distribute: bool) -> Tensor:
+    def attention_weights(self, map_nhwm: Tensor, *, distribute: bool) -> Tensor:
         """As PSA's, of a map (N, h, w, mask_h * mask_w)."""
-        h, w = map_nmhw.shape[1:3]
-        map_ncm = map_nmhw.flatten(1, 2)
+        return self.target_weights(map_nhwm, distribute=distribute).mT
+
+    def target_weights(self, map_nhwm: Tensor, *, distribute: bool) -> Tensor:
+        """The same as (N, t, s), as it lies in memory."""
+        h, w = map_nhwm.shape[1:3]
+        map_ncm = map_nhwm.flatten(1, 2)
         pairs_nco = map_ncm if self.compact else psa_pairs(map_ncm, h, w, *self.mask_hw)
         logits_nts = pairs_nco.mT if distribute else pairs_nco
-        return (torch.softmax(logits_nts, -1) if self.softmax else logits_nts).mT
+        return torch.softmax(logits_nts, -1) if self.softmax else logits_nts
 
 
 class _MatrixProduct(nn.Module):

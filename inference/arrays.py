@@ -8,7 +8,8 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import array_namespace, device, is_numpy_array, to_device
+from numpy.typing import NDArray
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -17,6 +18,11 @@ PRODUCT_LIMIT = 1 << 18
 """Multiplications in one product up to which OpenBLAS stays on the calling thread. Beyond, its threads wait
 for one another, and on a machine that is busy with a network that wait was seen to cost a hundred times the
 product."""
+
+
+def to_host(values: Array) -> NDArray[Any]:
+    """As a numpy array, itself where it is one."""
+    return values if is_numpy_array(values) else np.asarray(to_device(values, "cpu"))
 
 
 class Workspace:

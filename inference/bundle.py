@@ -17,13 +17,15 @@ from typing import Any, Literal, get_args
 import models
 from inference.errors import BundleError, ModelNotFoundError
 from inference.files import write_atomically
-from models.config import MEAN_RGB, STD_RGB, ConfigError, ModelConfig
+from models.config import MEAN_RGB, STD_RGB, ConfigError, Direction, ModelConfig
 from models.protocol import ProtocolName, TestMode
 
 SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
 MODEL_ONNX = "model.onnx"
 PLAN_SUFFIX = ".plan"
+LOGITS = "logits"
+"""The output that every model has, the first."""
 BUNDLED_ROOT = Path(models.__file__).parent / "bundled"
 """Where the models that come with the project lie, one bundle folder each."""
 
@@ -78,6 +80,7 @@ class ModelInfo:
     source_file, source_sha256: the checkpoint that the model was made from, where it came from one.
     built_with: versions of what built it, by name. plans: TensorRT engines beside the model.
     engine_verified: whether all of them were compared with the network on a GPU; None without any.
+    outputs: of `model.onnx`, by name: the logits, then perhaps the attention of branches.
     Raises BundleError where values contradict one another.
     """
 
@@ -98,7 +101,7 @@ class ModelInfo:
     source_file: str | None = None
     source_sha256: str | None = None
     built_with: Mapping[str, str] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ("logits",)
+    outputs: tuple[str, ...] = (LOGITS,)
     protocol: ProtocolName = "published"
     base_short: int | None = None
     plans: tuple[PlanInfo, ...] = ()
@@ -123,12 +126,17 @@ class ModelInfo:
         for key, kind in (("test_mode", TestMode), ("protocol", ProtocolName), ("precision", Precision)):
             value = getattr(self, key)
             _require(value in get_args(kind), f"{key} {value!r} is none of {get_args(kind)}")
-        _require(self.outputs[:1] == ("logits",), f"outputs must start with 'logits', not {self.outputs}")
+        _require(self.outputs[:1] == (LOGITS,), f"outputs must start with 'logits', not {self.outputs}")
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Of those attention branches that `model.onnx` has outputs for."""
+        return tuple(each for each in self.architecture.directions if attention_output(each) in self.outputs)
 
     @property
     def engine_verified(self) -> bool | None:
@@ -164,6 +172,11 @@ class ModelInfo:
             return cls(**{key: _READERS[key](values[key]) for key in given})
         except (TypeError, KeyError, ConfigError) as error:
             raise BundleError(f"a value cannot be used: {error}") from error
+
+
+def attention_output(direction: Direction) -> str:
+    """The name of the output that holds the attention of that branch."""
+    return f"attention_{direction}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ InferenceError
 │   ├── UndecodableImageError   truncated or corrupt
 │   └── ImageTooLargeError      more pixels than the cap
 ├── MemoryBudgetError       the image does not fit the memory budget
+├── NoAttentionError        a model or an engine that cannot tell what a point attends to
 └── PredictionCancelled     the caller's own `check` gave the work up
 """
 
@@ -52,6 +53,10 @@ class ImageTooLargeError(ImageError):
 
 class MemoryBudgetError(InferenceError):
     """The prediction does not fit the memory budget."""
+
+
+class NoAttentionError(InferenceError):
+    """The model has no attention, or its engine does not give it."""
 
 
 class PredictionCancelled(InferenceError):  # noqa: N818 - an outcome that the caller chose, not a fault

@@ -5,13 +5,11 @@ Not here: filling them (`published.py`, `mmsegmentation.py`), the door to both (
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from array_api_compat import is_numpy_array, to_device
 from numpy.typing import NDArray
 
-from inference.arrays import Array, Workspace
+from inference.arrays import Array, Workspace, to_host
 from inference.windows import Interval
 
 Check = Callable[[], None]
@@ -69,15 +67,11 @@ class Outputs:
 
     def result(self, engine_s: float, windows: int) -> Prediction:
         """All of it, on the host."""
-        labels = _to_host(self.labels)
+        labels = to_host(self.labels)
         return Prediction(
             labels=labels if labels.dtype == np.uint8 else labels.astype(np.uint16),
-            confidence=None if self.confidence is None else _to_host(self.confidence),
-            probabilities=None if self.probabilities is None else _to_host(self.probabilities),
+            confidence=None if self.confidence is None else to_host(self.confidence),
+            probabilities=None if self.probabilities is None else to_host(self.probabilities),
             engine_s=engine_s,
             windows=windows,
         )
-
-
-def _to_host(values: Array) -> NDArray[Any]:
-    return values if is_numpy_array(values) else np.asarray(to_device(values, "cpu"))

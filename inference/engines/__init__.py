@@ -6,8 +6,9 @@ info, engine = open_model("psanet18_camvid", engine="auto", device="cpu")
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from inference.arrays import Array
 from inference.bundle import Bundle, ModelInfo, resolve_model
 from inference.errors import BundleError, EngineError, ParameterError
 from inference.source import source_of
+from models.config import Direction
 from models.options import ArchitectureOptions
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Lets go of the model; no call may be running, none may follow."""
+
+
+@runtime_checkable
+class AttentionEngine(Protocol):
+    """What some engines can do beside `Engine`: tell what each position attends to.
+
+    directions: those that it can tell of, perhaps none.
+    """
+
+    @property
+    def directions(self) -> tuple[Direction, ...]: ...
+
+    def attend(self, images: Array, directions: Sequence[Direction]) -> dict[Direction, Array]:
+        """(N, 3, h, w), as `Engine.infer` takes them, to (N, t, s) float32 for each of the directions asked
+        for, some of the engine's: what target t takes from source s (docs/onnx.md). Raises EngineError."""
 
 
 def open_model(

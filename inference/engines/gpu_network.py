@@ -19,6 +19,8 @@ from torch import Tensor
 
 from inference.engines.cuda_graphs import Captured, CudaGraphs, Forward
 from inference.engines.folding import fold, set_fused
+from models.config import Direction
+from models.context import PSA
 from models.network import SceneParser
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,14 @@ class GpuNetwork:
                 pieces.append(self._run(images[start : start + size]))
                 start += size
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def attention(self, images: Tensor) -> dict[Direction, Tensor]:
+        """What positions attend to, as `SceneParser.attention` has it, float32; without graphs."""
+        with self._lock, self._graphs.turn():
+            context = self._network.context
+            assert isinstance(context, PSA), "only a PSA module has directions"
+            weights = context.weights_by_direction(deep_features(self._network, images, self._dtype))
+            return {direction: each.float() for direction, each in weights.items()}
 
     def form(self, batch: int) -> str:
         """The name of the form that runs batches of that size, a power of two; prepares it."""
@@ -142,10 +152,16 @@ class GpuNetwork:
 
 def coarse_logits(network: SceneParser, images: Tensor, dtype: torch.dtype) -> Tensor:
     """Of a network whose weights have that type, channels last; pixels are normalised in float32."""
+    logits: Tensor = network.cls(network.context(deep_features(network, images, dtype)))
+    return logits
+
+
+def deep_features(network: SceneParser, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of stage 5, of a network as above."""
     pixels = network.normalize(images).to(dtype, memory_format=torch.channels_last)
     _, stage5 = network.backbone(pixels)
-    logits: Tensor = network.cls(network.context(stage5))
-    return logits
+    features: Tensor = stage5
+    return features
 
 
 def largest_power_of_two(count: int) -> int:

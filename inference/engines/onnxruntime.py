@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.bundle import Bundle, ModelInfo
+from inference.bundle import LOGITS, Bundle, ModelInfo, attention_output
 from inference.errors import BundleError, EngineError
 from inference.onnxruntime_library import onnxruntime
+from models.config import Direction
 
 _ERRORS_ONLY = 3
 
@@ -30,6 +31,7 @@ class OnnxRuntimeEngine:
         self.device = device
         self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
         self.crop_hw = _check(bundle, self._session)
+        self.directions = bundle.info.directions
         self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
         self.preferred_batch = 1 if device == "cpu" else 8
         self.max_batch: int | None = _fixed(self._session.get_inputs()[0].shape[0])
@@ -41,18 +43,28 @@ class OnnxRuntimeEngine:
 
     def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.infer`."""
-        if self._session is None:
-            raise EngineError("this engine was closed: open the model again")
-        try:
-            (logits,) = self._session.run(["logits"], {"image": images})
-        except Exception as error:  # its exceptions share no base but Exception
-            raise EngineError(f"ONNX Runtime failed on {images.shape}: {_first_line(error)}") from error
-        result: NDArray[np.float32] = logits
-        return result
+        (logits,) = self._run([LOGITS], images)
+        return logits
+
+    def attend(
+        self, images: NDArray[np.float32], directions: Sequence[Direction]
+    ) -> dict[Direction, NDArray[np.float32]]:
+        """See `AttentionEngine.attend`."""
+        found = self._run([attention_output(direction) for direction in directions], images)
+        return dict(zip(directions, found, strict=True))
 
     def close(self) -> None:
         """Lets go of the session and its memory."""
         self._session = None
+
+    def _run(self, outputs: Sequence[str], images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        if self._session is None:
+            raise EngineError("this engine was closed: open the model again")
+        try:
+            found: list[NDArray[np.float32]] = self._session.run(outputs, {"image": images})
+        except Exception as error:  # its exceptions share no base but Exception
+            raise EngineError(f"ONNX Runtime failed on {images.shape}: {_first_line(error)}") from error
+        return found
 
     def _coarse_hw(self, info: ModelInfo, session: onnxruntime.InferenceSession) -> tuple[int, int]:
         """As the file says; where it leaves that open, by a run, which also warms the session up.
@@ -61,7 +73,7 @@ class OnnxRuntimeEngine:
         """
         if self.crop_hw is None:
             return info.architecture.feature_hw
-        height, width = (_fixed(side) for side in _output(session, "logits").shape[2:])
+        height, width = (_fixed(side) for side in _output(session, LOGITS).shape[2:])
         if height is None or width is None:
             height, width = self.infer(np.zeros((1, 3, *self.crop_hw), np.float32)).shape[2:]
         return height, width
@@ -118,12 +130,12 @@ def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[int, 
     info, path = bundle.info, bundle.onnx_path
     inputs = {item.name: item for item in session.get_inputs()}
     outputs = [item.name for item in session.get_outputs()]
-    if list(inputs) != ["image"] or "logits" not in outputs:
+    if list(inputs) != ["image"] or not set(info.outputs) <= set(outputs):
         raise BundleError(
-            f"{path} has inputs {list(inputs)} and outputs {outputs} in place of image and logits: "
-            "export the checkpoint anew"
+            f"{path} has inputs {list(inputs)} and outputs {outputs} in place of image and "
+            f"{', '.join(info.outputs)}: export the checkpoint anew"
         )
-    image, logits = inputs["image"], _output(session, "logits")
+    image, logits = inputs["image"], _output(session, LOGITS)
     if image.type != "tensor(float)" or len(image.shape) != 4 or len(logits.shape) != 4:
         raise BundleError(f"{path} takes {image.type} {image.shape}, not float (N, 3, h, w): export it anew")
     for what, found, said in (
@@ -136,6 +148,12 @@ def _check(bundle: Bundle, session: onnxruntime.InferenceSession) -> tuple[int, 
             raise BundleError(
                 f"{path} has {what} {found} and its model.json says {said}: they belong to different models; "
                 "export the checkpoint anew"
+            )
+    for name in info.outputs[1:]:
+        found = _output(session, name)
+        if found.type != "tensor(float)" or len(found.shape) != 3:
+            raise BundleError(
+                f"{path} gives {name} as {found.type} {found.shape}: export the checkpoint anew"
             )
     open_sides = [_fixed(side) is None for side in image.shape[2:]]
     if info.test_mode == "whole" and not all(open_sides):

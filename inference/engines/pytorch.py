@@ -3,9 +3,9 @@
 python -m inference photo.jpg --model psanet50_ade20k.pth --engine torch --out out
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from inference.bundle import ModelInfo
 from inference.engines.gpu_network import LARGEST_BATCH, PRECISIONS, GpuNetwork
 from inference.errors import EngineError
 from models.checkpoint import Checkpoint, build_from_checkpoint, load_checkpoint
+from models.config import Direction
 from models.network import SceneParser
 from models.options import ArchitectureOptions
+
+T = TypeVar("T")
 
 
 class PyTorchEngine:
@@ -53,12 +56,16 @@ class PyTorchEngine:
         self.coarse_hw = config.feature_hw
         self.preferred_batch = 1 if device == "cpu" else LARGEST_BATCH
         self.max_batch: int | None = None
+        self.directions = config.directions
         self._run: Callable[[torch.Tensor], torch.Tensor] | None
+        self._attention: Callable[[torch.Tensor], dict[Direction, torch.Tensor]] | None
         if precision == "fp32" and not compiled:
-            self._run = network.to(device).eval().coarse_logits
+            network = network.to(device).eval()
+            self._run, self._attention = network.coarse_logits, network.attention
         else:
             dtype = PRECISIONS[precision]
-            self._run = GpuNetwork(network, torch.device(device), dtype, compiled=compiled)
+            on_gpu = GpuNetwork(network, torch.device(device), dtype, compiled=compiled)
+            self._run, self._attention = on_gpu, on_gpu.attention
 
     def to_device(self, array: NDArray[Any]) -> NDArray[Any] | torch.Tensor:
         """See `Engine.to_device`."""
@@ -73,21 +80,39 @@ class PyTorchEngine:
 
     def infer(self, images: NDArray[np.float32] | torch.Tensor) -> NDArray[np.float32] | torch.Tensor:
         """See `Engine.infer`."""
-        if self._run is None:
+        return _as_given(self._on_device(self._run, images), images)
+
+    def attend(
+        self, images: NDArray[np.float32] | torch.Tensor, directions: Sequence[Direction]
+    ) -> dict[Direction, NDArray[np.float32] | torch.Tensor]:
+        """See `AttentionEngine.attend`."""
+        found = self._on_device(self._attention, images)
+        return {direction: _as_given(found[direction], images) for direction in directions}
+
+    def _on_device(
+        self, work: Callable[[torch.Tensor], T] | None, images: NDArray[np.float32] | torch.Tensor
+    ) -> T:
+        if work is None:
             raise EngineError("this engine was closed: open the model again")
         tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         try:
             with torch.inference_mode():
-                logits = self._run(tensor.to(self.device))
+                return work(tensor.to(self.device))
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"the GPU's memory is too small for {tuple(images.shape)}: free some, or choose --device cpu"
             ) from error
-        return logits.numpy(force=True) if isinstance(images, np.ndarray) else logits
 
     def close(self) -> None:
         """Lets go of the network and its memory."""
-        self._run = None
+        self._run = self._attention = None
+
+
+def _as_given(
+    found: torch.Tensor, images: NDArray[np.float32] | torch.Tensor
+) -> NDArray[np.float32] | torch.Tensor:
+    """What was found, of the kind that the images were."""
+    return found.numpy(force=True) if isinstance(images, np.ndarray) else found
 
 
 def open_checkpoint(

@@ -27,6 +27,7 @@ from inference.predictor import Predictor
 from models.checkpoint import load_checkpoint, save_safetensors
 from models.config import MMSEGMENTATION
 from models.protocol import TestProtocol
+from tests.attention_oracle import slow_attention
 from tests.export.tiny import save_official, save_own, tiny_config, tiny_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,14 +90,25 @@ def test_every_network_becomes_a_bundle_that_gives_its_logits(name: str, tmp_pat
     for batch in (images[:1], images):
         (logits,) = session.run(["logits"], {"image": batch})
         np.testing.assert_allclose(logits, own[: len(batch)], atol=1e-4)
+    names = [item.name for item in session.get_outputs()]
+    attention = slow_attention(network, images[:2]) if network.config.directions else {}
+    assert names == list(bundle.info.outputs) == ["logits", *(f"attention_{name}" for name in attention)]
+    error = result.comparison.max_attention_error
+    assert (error is None) if not attention else (error is not None and error < 1e-4)
+    for name, expected in attention.items():
+        (weights,) = session.run([f"attention_{name}"], {"image": images[:2]})
+        assert weights.dtype == np.float32
+        np.testing.assert_allclose(weights, expected, atol=1e-4 if network.config.psa_softmax else 1e-3)
 
 
 def test_the_file_is_as_the_contract_has_it(exported: Exported) -> None:
     model = onnx.load(exported.folder / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert {item.domain: item.version for item in model.opset_import} == {"": 18, "psanet": 1}
-    (image,), (logits,) = model.graph.input, model.graph.output
-    for value, name, sizes in ((image, "image", [3, 65, 65]), (logits, "logits", [11, 9, 9])):
+    (image,), (logits, *attention) = model.graph.input, model.graph.output
+    expected = [("image", [3, 65, 65]), ("logits", [11, 9, 9])]
+    expected += [("attention_collect", [25, 25]), ("attention_distribute", [25, 25])]
+    for value, (name, sizes) in zip((image, logits, *attention), expected, strict=True):
         assert value.name == name
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         batch, *rest = value.type.tensor_type.shape.dim
@@ -131,6 +143,7 @@ def test_batch_norm_is_folded_and_the_file_holds_the_weights_and_little_else(
 def test_model_json_says_what_the_model_is_and_where_it_is_from(official: Path, exported: Exported) -> None:
     info, checkpoint = read_bundle(exported.folder).info, load_checkpoint(official)
     assert (info.name, info.dataset, info.classes, info.base_size) == ("bundle", "camvid", 11, 480)
+    assert info.outputs == ("logits", "attention_collect", "attention_distribute")
     assert (info.precision, info.psa_form, info.align_corners, info.test_mode) == (
         "fp32",
         "pairs",
@@ -187,6 +200,7 @@ def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_pat
         "max_logit_error",
         "mean_logit_error",
         "label_agreement",
+        "max_attention_error",
         "seconds",
         "bytes",
     ]
@@ -194,20 +208,24 @@ def test_the_command_line_exports_an_official_checkpoint(official: Path, tmp_pat
     assert figures["bundle"] == str(tmp_path / "out")
     assert figures["max_logit_error"] <= 2e-3
     assert figures["label_agreement"] >= 0.9999
+    assert 0 < figures["max_attention_error"] < 1e-4
     assert figures["bytes"] == (tmp_path / "out" / "model.onnx").stat().st_size
     assert figures["seconds"] > 0
     assert "comparing with PyTorch" in run.stderr
     assert "Warning" not in run.stderr
 
 
-def test_inline_leaves_standard_ops_alone(
+def test_inline_leaves_standard_ops_alone_and_no_attention_logits_alone(
     official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["--ckpt", str(official), "--inline", "--precision", "fp16", "--out", str(out)]) == 0
-    assert json.loads(capsys.readouterr().out)["psa_form"] == "inlined"
+    options = ["--inline", "--no-attention", "--precision", "fp16", "--out", str(out)]
+    assert main(["--ckpt", str(official), *options]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["psa_form"], figures["max_attention_error"]) == ("inlined", None)
     info, model = read_bundle(out).info, onnx.load(out / "model.onnx")
-    assert (info.psa_form, info.precision) == ("inlined", "fp16")
+    assert (info.psa_form, info.precision, info.outputs) == ("inlined", "fp16", ("logits",))
+    assert [item.name for item in model.graph.output] == ["logits"]
     assert not model.functions
     assert {node.domain for node in model.graph.node} == {""}
     assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.onnx"]
@@ -293,6 +311,25 @@ def test_what_is_not_the_network_is_not_kept(
         export_onnx(official, out)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_attention_that_is_not_the_networks_is_refused_in_fp32_and_told_of_in_fp16(
+    precision: Any, quick: onnx.ModelProto, official: Path, tmp_path: Path
+) -> None:
+    graph = quick.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["weights" if name == "attention_collect" else name for name in names]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.9), "spoilt"))
+    graph.node.append(onnx.helper.make_node("Mul", ["weights", "spoilt"], ["attention_collect"]))
+    if precision == "fp32":
+        with pytest.raises(VerificationError, match="attention is up to"):
+            export_onnx(official, tmp_path / "out")
+    else:
+        error = export_onnx(official, tmp_path / "out", precision=precision).comparison.max_attention_error
+        assert error is not None
+        assert error > 0.01
+
+
 @pytest.mark.usefixtures("quick")
 def test_fp16_reports_where_fp32_would_fail(official: Path, quick: onnx.ModelProto, tmp_path: Path) -> None:
     bias = next(item for item in quick.graph.initializer if item.name.endswith("cls.4.bias"))
@@ -333,6 +370,8 @@ def test_int8_is_a_third_of_the_size_inlined_and_compared_on_its_own_images(
     assert figures["bytes"] < 0.35 * exported.size_bytes
     bundle = read_bundle(out)
     assert (bundle.info.precision, bundle.info.psa_form) == ("int8", "inlined")
+    assert bundle.info.outputs == ("logits", "attention_collect", "attention_distribute")
+    assert 0 < figures["max_attention_error"] < 0.2
     assert not onnx.load(bundle.onnx_path).functions
     image = read_image(street / "0001.png")
     labels = [Predictor.open(model, threads=1).predict(image).labels for model in (out, exported.folder)]
