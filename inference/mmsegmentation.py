@@ -172,11 +172,26 @@ class MmsegmentationRun:
             self._picture = self._image[:0]  # lets the old one go before the new one is made
             self._picture, self._shown = resized(self._image, picture), index
         pixels = self._picture[:, ::-1] if mirrored else self._picture
-        (top, bottom), (left, right) = _content(picture.rows, row), _content(picture.columns, column)
-        height, width = bottom - top, right - left
-        if (height, width) != out.shape[1:]:
-            out[...] = self._mean
-        out[:, :height, :width] = pixels[top:bottom, left:right].transpose(2, 0, 1)
+        cut_window(pixels, picture, self._mean, row, column, out)
+
+
+def cut_window(
+    pixels: NDArray[np.uint8],
+    picture: Picture,
+    mean: NDArray[np.float32],
+    row: int,
+    column: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Writes a window of the resized image (H, W, 3) into `out`, (3, h, w) float32 RGB in [0, 255].
+
+    mean: (3, 1, 1), what is below and right of the picture in a window that is larger.
+    """
+    (top, bottom), (left, right) = _content(picture.rows, row), _content(picture.columns, column)
+    height, width = bottom - top, right - left
+    if (height, width) != out.shape[1:]:
+        out[...] = mean
+    out[:, :height, :width] = pixels[top:bottom, left:right].transpose(2, 0, 1)
 
 
 def resized(image: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
