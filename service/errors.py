@@ -18,6 +18,7 @@ from inference.errors import (
     ImageError,
     ImageTooLargeError,
     MemoryBudgetError,
+    NoAttentionError,
     ParameterError,
     UnsupportedImageError,
 )
@@ -86,6 +87,7 @@ MAPPED_ERRORS: tuple[type[Exception], ...] = (
     ParameterError,
     MemoryBudgetError,
     MemoryError,
+    NoAttentionError,
 )
 """What `problem_of` knows beside the framework's own two; anything else is ours and ends as a logged 500."""
 
@@ -113,6 +115,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(422, "undecodable_image", _sentence(error), title="The image cannot be decoded")
         case ParameterError():
             return Problem(422, "bad_parameter", _sentence(error), title="Bad parameter")
+        case NoAttentionError():
+            return Problem(422, "no_attention", _sentence(error), title="This model does not tell")
         case MemoryBudgetError():
             return Problem(
                 422, "over_memory_budget", _sentence(error), title="More memory than a request may take"

@@ -99,6 +99,93 @@ SEGMENT: Responses = {
     **PROBLEMS,
 }
 
+_HEAT_EXAMPLE = {"size": [2, 3], "offset": 0.0, "scale": 0.0157, "data": "AB8/f77/"}
+_ATTENTION_EXAMPLE = {
+    "model": "psanet18_camvid",
+    "image": {"height": 360, "width": 480},
+    "points": [
+        {
+            "x": 240,
+            "y": 120,
+            "position": [9, 7],
+            "window": [119.0, 0.0, 241.0, 241.0],
+            "cells": [111.5, -7.5, 256.0, 256.0],
+            "collect": _HEAT_EXAMPLE,
+            "distribute": _HEAT_EXAMPLE,
+        }
+    ],
+    "timings_ms": {"decode": 4.1, "queue": 0.1, "infer": 105.0, "encode": 0.1},
+}
+_HEAT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "A grid of weights, `offset + scale * byte`: `size` [rows, columns] bytes, row by row, in "
+    "base64. 1 is what each position would get if all got the same.",
+    "required": ["size", "offset", "scale", "data"],
+    "properties": {
+        "size": {"type": "array", "items": {"type": "integer"}},
+        "offset": {"type": "number"},
+        "scale": {"type": "number"},
+        "data": {"type": "string", "format": "byte"},
+    },
+}
+_BOX_SCHEMA = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+_ATTENTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "image", "points", "timings_ms"],
+    "properties": {
+        "model": {"type": "string"},
+        "image": {"type": "object"},
+        "points": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["x", "y", "position", "window", "cells"],
+                "properties": {
+                    "x": {"type": "integer"},
+                    "y": {"type": "integer"},
+                    "position": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "description": "Row and column in the grid: the position nearest to the point.",
+                    },
+                    "window": {
+                        **_BOX_SCHEMA,
+                        "description": "What the network saw: left, top, width, height in pixels.",
+                    },
+                    "cells": {
+                        **_BOX_SCHEMA,
+                        "description": "Where to draw the grid over the image, so that each weight is the "
+                        "middle of its cell; it may reach beyond the image.",
+                    },
+                    "collect": _HEAT_SCHEMA,
+                    "distribute": _HEAT_SCHEMA,
+                },
+            },
+        },
+        "timings_ms": {"type": "object"},
+    },
+}
+
+ATTENTION: Responses = {
+    **SEGMENT,
+    200: {
+        **SEGMENT[200],
+        "description": "What the points attend to, as numbers or over the image.",
+        "content": {
+            "image/png": _IMAGE,
+            "image/jpeg": _IMAGE,
+            "image/webp": _IMAGE,
+            "application/json": {"schema": _ATTENTION_SCHEMA, "example": _ATTENTION_EXAMPLE},
+        },
+    },
+    422: _problem(
+        "Undecodable, too many pixels, a bad parameter, or a model without attention",
+        "bad_parameter",
+        "The point (900, 20) lies outside the image of 480x360 pixels: x takes 0 to 479, y 0 to 359.",
+        422,
+    ),
+}
+
 SEGMENT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

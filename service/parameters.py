@@ -64,7 +64,7 @@ class Parameters:
 def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> Parameters:
     """Give a query its meaning for one model. Raises Problem 422, code `bad_parameter`."""
     if query.output == "labels" and query.format != "png":
-        raise _bad(
+        raise bad_parameter(
             "format", f"{query.format} would change class ids: labels come as png, output=color in any format"
         )
     return Parameters(
@@ -85,12 +85,14 @@ def _scales(text: str, settings: Settings) -> tuple[float, ...]:
         try:
             scale = float(part)
         except ValueError:
-            raise _bad("scales", f"{part.strip()!r} is not a number: write scales=0.5,1,1.5") from None
+            raise bad_parameter(
+                "scales", f"{part.strip()!r} is not a number: write scales=0.5,1,1.5"
+            ) from None
         if not (math.isfinite(scale) and low <= scale <= high):
-            raise _bad("scales", f"{part.strip()} is not between {low:g} and {high:g}")
+            raise bad_parameter("scales", f"{part.strip()} is not between {low:g} and {high:g}")
         scales.append(scale)
     if len(scales) > settings.max_scales:
-        raise _bad("scales", f"{len(scales)} of them, at most {settings.max_scales} are taken")
+        raise bad_parameter("scales", f"{len(scales)} of them, at most {settings.max_scales} are taken")
     return tuple(scales)
 
 
@@ -102,11 +104,14 @@ def _class_ids(text: str, info: ModelInfo) -> frozenset[int]:
         if class_id is None and part.isdecimal() and part.isascii():
             class_id = int(part) if len(part) < 6 else info.classes
         if class_id is None or class_id >= info.classes:
-            raise _bad("classes", f"{part!r} is no class of {info.name}: /models has their ids and names")
+            raise bad_parameter(
+                "classes", f"{part!r} is no class of {info.name}: /models has their ids and names"
+            )
         ids.add(class_id)
     return frozenset(ids)
 
 
-def _bad(name: str, message: str) -> Problem:
+def bad_parameter(name: str, message: str) -> Problem:
+    """The 422 of a parameter that has no meaning; the message says what would have."""
     errors = [{"parameter": name, "message": message}]
     return Problem(422, "bad_parameter", f"{name}: {message}", title="Bad parameter", errors=errors)

@@ -1,6 +1,8 @@
 """The handlers. Each checks, awaits and answers; the work is done by the pool's threads."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
@@ -9,10 +11,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from inference.attention import directions_of
 from inference.predictor import Predictor
 from service import openapi
+from service.attention import AttentionQuery, attention_work, check_attention_query
 from service.errors import Problem
-from service.images import segmentation
+from service.images import Work, segmentation
 from service.parameters import SegmentQuery, check_query
 from service.state import Service
 from service.uploads import receive_image
@@ -31,7 +35,8 @@ class ClassDocument(BaseModel):
 class ModelDocument(BaseModel):
     """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1,
     `base_short` what the short side may not exceed then; `test_mode` says whether images are seen in windows
-    of the crop or whole, `protocol` whose test protocol they are labelled by."""
+    of the crop or whole, `protocol` whose test protocol they are labelled by; `attention` what `/attention`
+    can tell of, perhaps nothing."""
 
     name: str
     default: bool
@@ -45,6 +50,7 @@ class ModelDocument(BaseModel):
     precision: str
     engine: str
     device: str
+    attention: list[str]
 
 
 class StatusDocument(BaseModel):
@@ -75,11 +81,43 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     service.refuse_unless_ready()
     predictor = service.models.find(query.model)
     parameters = check_query(query, service.settings, predictor.info)
+    work = partial(
+        segmentation, parameters=parameters, predictor=predictor, max_pixels=service.settings.max_pixels
+    )
+    return await _work_on_image(request, predictor, work)
+
+
+@router.post(
+    "/attention", response_class=Response, responses=openapi.ATTENTION, openapi_extra=openapi.SEGMENT_BODY
+)
+async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
+    """Tell what points of an image collect from the rest of it, and what they distribute to it.
+
+    Send the image as to /segment, and the points as pixels; models with a non-empty `attention` in /models
+    can tell:
+
+        curl -F image=@photo.jpg 'http://127.0.0.1:8000/attention?x=240&y=120'
+        curl -F image=@photo.jpg \\
+          'http://127.0.0.1:8000/attention?x=240&y=120&output=overlay&direction=distribute' -o heat.png
+    """
+    service = _service(request)
+    _refuse_repeated(request)
+    service.refuse_unless_ready()
+    predictor = service.models.find(query.model)
+    parameters = check_attention_query(query, service.settings, predictor)
+    work = partial(
+        attention_work, parameters=parameters, predictor=predictor, max_pixels=service.settings.max_pixels
+    )
+    return await _work_on_image(request, predictor, work)
+
+
+async def _work_on_image(request: Request, predictor: Predictor, work: Callable[[bytes], Work]) -> Response:
+    """Receive the image, have a worker do `work` on its bytes, and answer with what comes of it."""
+    service = _service(request)
     with service.buffers.lease() as book:
         data = await receive_image(request, service.settings, book)
         service.refuse_unless_ready()
-        work = segmentation(data, parameters, predictor, max_pixels=service.settings.max_pixels)
-        answer = await service.pool.run(work, _client_leaves(request))
+        answer = await service.pool.run(work(data), _client_leaves(request))
     name = predictor.info.name
     service.metrics.answered(answer.timings, answer.windows, name)
     headers = {
@@ -133,6 +171,7 @@ def _describe(predictor: Predictor, default: bool) -> ModelDocument:
         precision=info.precision,
         engine=predictor.engine.name,
         device=predictor.engine.device,
+        attention=list(directions_of(predictor)),
     )
 
 

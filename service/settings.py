@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     max_scales: int = Field(8, ge=1, le=64, description="scales of one request")
     min_scale: float = Field(0.25, gt=0, le=10, allow_inf_nan=False, description="smallest scale")
     max_scale: float = Field(3.0, gt=0, le=10, allow_inf_nan=False, description="largest scale")
+    max_points: int = Field(16, ge=1, le=1024, description="points of one request for attention")
     memory_budget: ByteSize = Field(
         ByteSize(2 * 2**30),
         ge=2**24,
