@@ -22,8 +22,8 @@ Color = tuple[int, int, int]
 MARKS: Final = ((230, 30, 30), (40, 110, 255), (30, 170, 60), (240, 160, 0), (170, 60, 200), (0, 170, 180))
 """Colours of points, the first two as in the paper's Fig. 6."""
 SATURATED: Final = 0.01
-"""Share of the weights, the largest, that are drawn alike: one position that gets most of the attention would
-leave the rest in the dark."""
+"""Share of the weights within the image, the largest, that are drawn alike: one position that gets most of
+the attention would leave the rest in the dark."""
 _GREY: Final = 0.7
 """Brightness of the image under the heat."""
 _BLOCK_PIXELS: Final = 1 << 18
@@ -48,8 +48,7 @@ def draw_attention(
     height, width = len(seen.to_rows), len(seen.to_columns)
     if image.shape[:2] != (height, width):
         raise ParameterError(f"the image is {image.shape[:2]} and its attention {(height, width)}")
-    weights = seen.weights[direction]
-    lowest, highest = min(float(weights.min()), 0.0), float(np.quantile(weights, 1 - SATURATED))
+    lowest, highest = _span(seen, direction)
     steps = 255 / (highest - lowest) if highest > lowest else 0.0
     kept, added = _tables(alpha)
     result = np.empty_like(image)
@@ -67,6 +66,14 @@ def mark_point(image: Pixels, point: Point, color: Color) -> None:
     radius = max(3, round(max(image.shape[:2]) / 90))
     cv2.circle(image, point, radius + max(1, radius // 3), (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
     cv2.circle(image, point, radius, color, cv2.FILLED, cv2.LINE_AA)
+
+
+def _span(seen: PointAttention, direction: Direction) -> tuple[float, float]:
+    """What is drawn darkest and brightest, of the positions that lie in the image and not in its padding."""
+    rows, columns = (np.flatnonzero(each.max(0) >= 0.5) for each in (seen.to_rows, seen.to_columns))
+    inside = seen.weights[direction][np.ix_(rows, columns)]
+    weights = inside if inside.size else seen.weights[direction]
+    return min(float(weights.min()), 0.0), float(np.quantile(weights, 1 - SATURATED))
 
 
 def _tables(alpha: float) -> tuple[np.ndarray, np.ndarray]:

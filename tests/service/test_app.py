@@ -203,12 +203,18 @@ def test_pages_load_nothing_from_elsewhere_and_have_no_script_of_their_own(
     assert not re.search(r"\son\w+=|\sstyle=", page)
 
 
-def test_the_openapi_document_describes_segment_and_its_problems(client: TestClient) -> None:
-    document = client.get("/openapi.json").json()
-    operation = document["paths"]["/segment"]["post"]
-    assert {item["name"] for item in operation["parameters"]} == {
-        *("model", "output", "scales", "flip", "alpha", "format", "classes", "polygons")
-    }
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("/segment", {"model", "output", "scales", "flip", "alpha", "format", "classes", "polygons"}),
+        ("/attention", {"model", "x", "y", "direction", "output", "scale", "alpha", "format"}),
+    ],
+)
+def test_the_openapi_document_describes_work_on_images_and_its_problems(
+    client: TestClient, path: str, parameters: set[str]
+) -> None:
+    operation = client.get("/openapi.json").json()["paths"][path]["post"]
+    assert {item["name"] for item in operation["parameters"]} == parameters
     assert set(operation["requestBody"]["content"]) == {
         *("multipart/form-data", "application/octet-stream", "image/*")
     }
@@ -216,7 +222,11 @@ def test_the_openapi_document_describes_segment_and_its_problems(client: TestCli
     assert problems == {"400", "404", "408", "413", "415", "422", "500", "503", "504"}
     for status in problems:
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
-    assert {"/segment", "/models", "/healthz", "/readyz", "/metrics"} == set(document["paths"])
+
+
+def test_the_openapi_document_lists_all_there_is(client: TestClient) -> None:
+    paths = {"/segment", "/attention", "/models", "/healthz", "/readyz", "/metrics"}
+    assert set(client.get("/openapi.json").json()["paths"]) == paths
 
 
 def test_memory_is_given_back_after_work_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
