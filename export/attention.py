@@ -20,7 +20,8 @@ from models.network import SceneParser
 
 class LogitsAndAttention(nn.Module):
     """What an engine computes, as a module: (N, 3, H, W) RGB in [0, 255] to coarse logits (N, C, H', W') and,
-    of each of the directions in turn, (N, t, s): what target t takes from source s (`PSA.attend`)."""
+    of each of the directions in turn, (N, t, s), what target t takes from source s:
+    `PSA.weights_by_direction`."""
 
     def __init__(self, network: SceneParser, directions: Sequence[Direction] = ()) -> None:
         super().__init__()
