@@ -13,7 +13,6 @@ would get if all got the same, and collecting adds up to 1 on average. Of networ
 the network's own numbers.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from inference.arrays import Array, to_host
 from inference.attention_grid import Floats, Grid, Window, lay_out_grid
 from inference.bundle import ModelInfo
+from inference.clock import engine_clock
 from inference.crops import WindowCutter
 from inference.engines import AttentionEngine
 from inference.errors import EngineError, MemoryBudgetError, NoAttentionError, ParameterError
@@ -34,6 +34,7 @@ from inference.mmsegmentation import cut_window, resized
 from inference.plan import Plan, over_budget
 from inference.prediction import Check
 from inference.predictor import Predictor
+from inference.published import like_arrays_of
 from inference.windows import Interval, ScaleLayout
 from models.config import Direction
 
@@ -154,20 +155,19 @@ def attention_at(
         of_window.setdefault(grid.window_at(*point), []).append(point)
     cutter = _Cutter(predictor.info, image, layout, grid.window_hw)
     found: dict[Point, PointAttention] = {}
-    engine_s, windows = 0.0, list(of_window)
+    clock, windows = engine_clock(like_arrays_of(predictor.engine)), list(of_window)
     for start in range(0, len(windows), batch):
         check()
         some = windows[start : start + batch]
         pixels = predictor.engine.to_device(cutter.cut(some))
-        started = time.perf_counter()
-        attention = engine.attend(pixels, wanted)
-        engine_s += time.perf_counter() - started
+        with clock:
+            attention = engine.attend(pixels, wanted)
         _require_shape(attention, (len(some), grid.positions, grid.positions), predictor.info)
         for index, window in enumerate(some):
             weights_ts = {direction: attention[direction][index] for direction in wanted}
             for point in of_window[window]:
                 found[point] = _read(point, window, grid, weights_ts, predictor.info)
-    return Attention(tuple(found[point] for point in points), engine_s, len(windows))
+    return Attention(tuple(found[point] for point in points), clock.seconds(), len(windows))
 
 
 def _read(

@@ -76,11 +76,15 @@ class SceneParser(nn.Module):
 
         images: as `forward` takes them. Raises ConfigError for a network without a PSA module.
         """
+        return self.attention_of(self._features(images)[1])
+
+    def attention_of(self, stage5: Tensor) -> dict[Direction, Tensor]:
+        """The same of the last features, (N, C, h, w)."""
         if not isinstance(self.context, PSA):
             raise ConfigError(
                 f"a network of context {self.config.context!r} has no point-wise spatial attention"
             )
-        return self.context.weights_by_direction(self._features(images)[1])
+        return self.context.weights_by_direction(stage5)
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of stages 4 and 5; the images' corners are the features' corners where the network relies on it."""

@@ -20,7 +20,6 @@ from torch import Tensor
 from inference.engines.cuda_graphs import Captured, CudaGraphs, Forward
 from inference.engines.folding import fold, set_fused
 from models.config import Direction
-from models.context import PSA
 from models.network import SceneParser
 
 log = logging.getLogger(__name__)
@@ -73,9 +72,7 @@ class GpuNetwork:
     def attention(self, images: Tensor) -> dict[Direction, Tensor]:
         """What positions attend to, as `SceneParser.attention` has it, float32; without graphs."""
         with self._lock, self._graphs.turn():
-            context = self._network.context
-            assert isinstance(context, PSA), "only a PSA module has directions"
-            weights = context.weights_by_direction(deep_features(self._network, images, self._dtype))
+            weights = self._network.attention_of(deep_features(self._network, images, self._dtype))
             return {direction: each.float() for direction, each in weights.items()}
 
     def form(self, batch: int) -> str:

@@ -127,3 +127,15 @@ def test_float16_tries_fused_convolutions_and_falls_back(caplog: pytest.LogCaptu
     assert logits.isfinite().all()
     assert "graph of fused convolutions here, others do its work" in caplog.text
     assert network.form(1) == "graph"
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_attention_is_the_networks_own_in_float32_whatever_it_computes_in(
+    dtype: torch.dtype, atol: float
+) -> None:
+    network, exact = made(HostGraphs(), dtype=dtype), made_network(depth=18)
+    found, expected = network.attention(some_images(2)), exact.attention(some_images(2))
+    assert list(found) == list(expected) == ["collect", "distribute"]
+    for direction, weights in found.items():
+        assert weights.dtype == torch.float32
+        torch.testing.assert_close(weights, expected[direction], rtol=0, atol=atol)
