@@ -311,10 +311,14 @@ def test_the_bundled_model_tells_without_torch() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_gpu_tells_what_the_cpu_tells(network: SceneParser, predictor: Predictor) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 0.05), ("bf16", 0.2)])
+def test_a_gpu_tells_what_the_cpu_tells(predictor: Predictor, precision: str, tolerance: float) -> None:
     points = [Point(3, 2), Point(70, 44), Point(46, 24)]
-    on_gpu = Predictor(info_of(CONFIG), PyTorchEngine(tiny_network(CONFIG), device="cuda"))
-    own, found = (attention_at(each, IMAGE, points).points for each in (predictor, on_gpu))
-    for seen, expected in zip(found, own, strict=True):
+    engine = PyTorchEngine(tiny_network(CONFIG), device="cuda", precision=precision)
+    own = attention_at(predictor, IMAGE, points).points
+    found = attention_at(Predictor(info_of(CONFIG), engine), IMAGE, points)
+    assert found.engine_s > 0
+    for seen, expected in zip(found.points, own, strict=True):
         for direction, weights in expected.weights.items():
-            np.testing.assert_allclose(seen.weights[direction], weights, atol=1e-2)
+            assert seen.weights[direction].dtype == np.float32
+            assert abs(seen.weights[direction] - weights).mean() < tolerance

@@ -13,6 +13,7 @@ from inference.heatmap import MARKS, draw_attention
 from inference.images import read_image
 from inference.predictor import Predictor
 from inference.render import encode_image
+from models.options import ArchitectureOptions
 from tests.export.tiny import save_own, tiny_config, tiny_network
 from training.visualize import main, visualize
 
@@ -61,8 +62,6 @@ def test_each_point_has_a_row_of_the_image_both_masks_and_the_labels(predictor: 
 def test_a_large_image_is_drawn_small_and_one_branch_has_one_mask(tmp_path: Path) -> None:
     config = tiny_config(psa_type="distribute")
     checkpoint = save_own(tiny_network(config), tmp_path / "net.pth")
-    from models.options import ArchitectureOptions
-
     predictor = Predictor.open(checkpoint, options=ArchitectureOptions(psa_type="distribute"))
     image = np.zeros((600, 1200, 3), np.uint8)
     picture, _ = visualize(predictor, image, POINTS[:1], scale=0.25)
