@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from inference import tiff_tags
-from inference.errors import UndecodableImageError, UnsupportedImageError
+from inference.errors import ImageTooLargeError, UndecodableImageError, UnsupportedImageError
 
 SUPPORTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
 
@@ -104,6 +104,15 @@ def read_container(data: bytes) -> Container:
     if container.header.width < 1 or container.header.height < 1:
         raise UndecodableImageError(f"the {name} file claims a size of zero: it is corrupt")
     return container
+
+
+def check_pixels(width: int, height: int, max_pixels: int | None) -> None:
+    """Raise ImageTooLargeError for more pixels than that."""
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"the image has {width * height / 1e6:.1f} megapixels ({width}x{height}), "
+            f"at most {max_pixels / 1e6:g} are accepted: make it smaller or raise the limit"
+        )
 
 
 def check_signature(beginning: bytes) -> None:

@@ -30,7 +30,13 @@ from PIL import (
 )
 
 from inference.errors import ImageError, ImageTooLargeError, UndecodableImageError, UnsupportedImageError
-from inference.image_headers import SUPPORTED_FORMATS, ImageHeader, check_signature, read_container
+from inference.image_headers import (
+    SUPPORTED_FORMATS,
+    ImageHeader,
+    check_pixels,
+    check_signature,
+    read_container,
+)
 
 __all__ = ["MAX_PIXELS", "SUPPORTED_FORMATS", "ImageHeader", "decode_image", "identify", "read_image"]
 
@@ -76,7 +82,7 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
     """
     container = read_container(data)
     header = container.header
-    _check_pixels(header.width, header.height, max_pixels)
+    check_pixels(header.width, header.height, max_pixels)
     if max_pixels is not None and container.block_pixels > max_pixels:
         raise ImageTooLargeError(
             f"the {header.format} file has tiles of {container.block_pixels / 1e6:.1f} megapixels: "
@@ -86,7 +92,7 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
         raise UndecodableImageError(f"the {header.format} file is truncated: {_SEND_WHOLE}")
     try:
         image = _PLUGINS[header.format](io.BytesIO(container.body))
-        _check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
+        check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
         image.load()
         return _upright_rgb(image, header)
     except ImageError:
@@ -115,14 +121,6 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIX
 
 
 _SEND_WHOLE = "send the whole file, or save it anew"
-
-
-def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
-    if max_pixels is not None and width * height > max_pixels:
-        raise ImageTooLargeError(
-            f"the image has {width * height / 1e6:.1f} megapixels ({width}x{height}), "
-            f"at most {max_pixels / 1e6:g} are accepted: make it smaller or raise the limit"
-        )
 
 
 def _upright_rgb(image: ImageFile.ImageFile, header: ImageHeader) -> npt.NDArray[np.uint8]:
