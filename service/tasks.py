@@ -1,0 +1,115 @@
+"""What a worker may be asked to do, and what comes back. Plain values: they travel between processes.
+
+Not here: doing it (`workbench.py`, `images.py`), what a query has to look like (`parameters.py`).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Output = Literal["labels", "overlay", "color", "confidence", "json"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentTask:
+    """Label an image file's content. Scales lie inside the limits, classes are ids of the model."""
+
+    output: Output
+    scales: tuple[float, ...]
+    flip: bool
+    alpha: float
+    format: ImageFormat
+    classes: frozenset[int] | None
+    polygons: bool
+    max_pixels: int
+
+
+Task = SegmentTask
+"""Everything that `workbench.py` knows how to do: another task is one more class, joined here by `|`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """What a worker is to be. models … memory_budget: see `Predictor.open`, by the settings' names;
+    workers: requests that it works on at the same time, None for what its batches need."""
+
+    models: tuple[str, ...]
+    engine: str
+    device: str
+    threads: int | None
+    checkpoint_options: str
+    memory_budget: int
+    max_batch: int | None
+    max_wait_s: float
+    workers: int | None
+    log_level: str
+    log_format: Literal["auto", "text", "json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A task for a model. data: the image file; windows: how much work it is, in windows of the model."""
+
+    model: str
+    task: Task
+    data: bytes
+    windows: int = 1
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An order in a worker's hands. number: unique in the service; remaining_s: until its deadline;
+    queue_s: that it has waited."""
+
+    number: int
+    order: Order
+    remaining_s: float
+    queue_s: float
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The job of that number is to be given up."""
+
+    number: int
+
+
+class MissingModelError(Exception):
+    """A job for a model that is not there any more: models were exchanged since it was accepted."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long the parts of a request took, in seconds."""
+
+    decode: float
+    queue: float
+    infer: float
+    encode: float
+
+    def header(self) -> str:
+        """As the value of Server-Timing, in milliseconds."""
+        return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in asdict(self).items())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished job. windows: how many windows the engine saw."""
+
+    content: bytes
+    media_type: str
+    timings: Timings
+    windows: int
+
+
+@dataclass(frozen=True)
+class EngineUse:
+    """What the engine did for one model. sizes: calls by the number of images in them; engine_s: of all."""
+
+    sizes: dict[int, int]
+    engine_s: float
+
+
+Uses = dict[str, EngineUse]
+"""By the model's name."""
