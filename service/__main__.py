@@ -7,7 +7,6 @@ Configured by environment variables only. Exit codes: 0 drained after a signal, 
 import argparse
 import contextlib
 import errno
-import logging
 import os
 import socket
 import sys
@@ -45,13 +44,7 @@ def main() -> int:
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     service = app.state.service
-    code = 0 if service.failure is None else _complain(service.failure, 2)
-    if service.pool.running or service.loading:
-        # An engine call or the building of an engine cannot be stopped, and Python would wait for its thread.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    return code
+    return 0 if service.failure is None else _complain(service.failure, 2)
 
 
 def _listen(settings: Settings) -> socket.socket:

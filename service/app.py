@@ -5,41 +5,40 @@
 runs it with draining and connection limits (`server.py`), which uvicorn's own command line would leave out.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from inference.predictor import Predictor
 from service import documents, routes
 from service.errors import MAPPED_ERRORS, problem_of, problem_response
-from service.hosting import Models
 from service.middleware import Envelope
 from service.settings import Settings
 from service.state import Service
 
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
 
-def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> FastAPI:
+
+def create_app(settings: Settings, predictors: "Mapping[str, Predictor] | None" = None) -> FastAPI:
     """Build the app.
 
-    predictors: by model name, the first is the default; then the app is ready at once. Without them the
-        models of `settings` are opened when the app starts, and /readyz answers 503 until they are.
+    predictors: by model name, the first is the default; then they run in this process, and the app is ready
+        at once. Without them the models of `settings` are opened in worker processes when the app starts, and
+        /readyz answers 503 until they are.
     The app's `state.service` is the `Service` behind it.
     """
-    service = Service(settings, Models(predictors) if predictors else None)
+    service = Service(settings, predictors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tidying = asyncio.create_task(service.tidy())
-        if not len(service.models):
-            service.start_loading()
+        service.start()
         yield
-        tidying.cancel()
-        service.close()
+        await service.close()
 
     app = FastAPI(
         title="PSANet segmentation",

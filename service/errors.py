@@ -22,6 +22,7 @@ from inference.errors import (
     ParameterError,
     UnsupportedImageError,
 )
+from service.tasks import MissingModelError
 
 PROBLEM_TYPE = "application/problem+json"
 _MOST_ERRORS = 20
@@ -88,6 +89,7 @@ MAPPED_ERRORS: tuple[type[Exception], ...] = (
     MemoryBudgetError,
     MemoryError,
     NoAttentionError,
+    MissingModelError,
 )
 """What `problem_of` knows beside the framework's own two; anything else is ours and ends as a logged 500."""
 
@@ -124,6 +126,9 @@ def problem_of(error: Exception) -> Problem:
         case MemoryError():
             detail = "The machine is out of memory just now: try again later, or with a smaller image."
             return Problem(503, "out_of_memory", detail, retry_after_s=5)
+        case MissingModelError():
+            detail = "The models were exchanged in the meantime, and this one has gone; /models lists them."
+            return Problem(503, "models_exchanged", detail, title="Models exchanged", retry_after_s=1)
     detail = "The fault is the service's, not the request's. Its log has more under the request's id."
     return Problem(500, "internal_error", detail)
 

@@ -30,6 +30,21 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
+class Tidier:
+    """Gives memory back soon after the last work, or once in a while under load. Asked at equal intervals."""
+
+    def __init__(self, at_least_every: int = 12) -> None:
+        self._at_least_every, self._seen, self._since = at_least_every, 0, 0
+
+    def due(self, finished: int, *, busy: bool) -> bool:
+        """Whether to `give_back` now. finished: pieces of work that have ended so far."""
+        self._since += 1
+        if finished == self._seen or (busy and self._since < self._at_least_every):
+            return False
+        self._seen, self._since = finished, 0
+        return True
+
+
 @cache
 def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":

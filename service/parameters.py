@@ -1,17 +1,13 @@
 """The query parameters of POST /segment: their syntax (for the OpenAPI document too), then their meaning."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference.bundle import ModelInfo
 from service.errors import Problem
 from service.settings import Settings
-
-Output = Literal["labels", "overlay", "color", "confidence", "json"]
-ImageFormat = Literal["png", "jpeg", "webp"]
+from service.tasks import ImageFormat, Output, SegmentTask
 
 
 class SegmentQuery(BaseModel):
@@ -48,26 +44,13 @@ class SegmentQuery(BaseModel):
     polygons: bool = Field(False, description="Give polygons beside the RLE in `json`.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """A checked request: scales are inside the limits and classes are ids of the model."""
-
-    output: Output
-    scales: tuple[float, ...]
-    flip: bool
-    alpha: float
-    format: ImageFormat
-    classes: frozenset[int] | None
-    polygons: bool
-
-
-def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> Parameters:
+def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> SegmentTask:
     """Give a query its meaning for one model. Raises Problem 422, code `bad_parameter`."""
     if query.output == "labels" and query.format != "png":
         raise bad_parameter(
             "format", f"{query.format} would change class ids: labels come as png, output=color in any format"
         )
-    return Parameters(
+    return SegmentTask(
         output=query.output,
         scales=_scales(query.scales, settings),
         flip=query.flip,
@@ -75,6 +58,7 @@ def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> Par
         format=query.format,
         classes=None if query.classes is None else _class_ids(query.classes, info),
         polygons=query.polygons,
+        max_pixels=settings.max_pixels,
     )
 
 

@@ -1,8 +1,6 @@
-"""The handlers. Each checks, awaits and answers; the work is done by the pool's threads."""
+"""The handlers. Each checks, awaits and answers; the work is done by workers."""
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
@@ -11,12 +9,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from inference.attention import directions_of
-from inference.predictor import Predictor
 from service import openapi
-from service.attention import AttentionQuery, attention_work, check_attention_query
+from service.catalog import HostedModel
 from service.errors import Problem
-from service.images import Work, segmentation
+from service.orders import order_of
 from service.parameters import SegmentQuery, check_query
 from service.state import Service
 from service.uploads import receive_image
@@ -35,8 +31,7 @@ class ClassDocument(BaseModel):
 class ModelDocument(BaseModel):
     """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1,
     `base_short` what the short side may not exceed then; `test_mode` says whether images are seen in windows
-    of the crop or whole, `protocol` whose test protocol they are labelled by; `attention` what `/attention`
-    can tell of, perhaps nothing."""
+    of the crop or whole, `protocol` whose test protocol they are labelled by."""
 
     name: str
     default: bool
@@ -50,7 +45,6 @@ class ModelDocument(BaseModel):
     precision: str
     engine: str
     device: str
-    attention: list[str]
 
 
 class StatusDocument(BaseModel):
@@ -78,47 +72,15 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     """
     service = _service(request)
     _refuse_repeated(request)
-    service.refuse_unless_ready()
-    predictor = service.models.find(query.model)
-    parameters = check_query(query, service.settings, predictor.info)
-    work = partial(
-        segmentation, parameters=parameters, predictor=predictor, max_pixels=service.settings.max_pixels
-    )
-    return await _work_on_image(request, predictor, work)
-
-
-@router.post(
-    "/attention", response_class=Response, responses=openapi.ATTENTION, openapi_extra=openapi.SEGMENT_BODY
-)
-async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
-    """Tell what points of an image collect from the rest of it, and what they distribute to it.
-
-    Send the image as to /segment, and the points as pixels; models with a non-empty `attention` in /models
-    can tell:
-
-        curl -F image=@photo.jpg 'http://127.0.0.1:8000/attention?x=240&y=120'
-        curl -F image=@photo.jpg \\
-          'http://127.0.0.1:8000/attention?x=240&y=120&output=overlay&direction=distribute' -o heat.png
-    """
-    service = _service(request)
-    _refuse_repeated(request)
-    service.refuse_unless_ready()
-    predictor = service.models.find(query.model)
-    parameters = check_attention_query(query, service.settings, predictor)
-    work = partial(
-        attention_work, parameters=parameters, predictor=predictor, max_pixels=service.settings.max_pixels
-    )
-    return await _work_on_image(request, predictor, work)
-
-
-async def _work_on_image(request: Request, predictor: Predictor, work: Callable[[bytes], Work]) -> Response:
-    """Receive the image, have a worker do `work` on its bytes, and answer with what comes of it."""
-    service = _service(request)
+    service.refuse_work()
+    model = service.models.find(query.model)
+    task = check_query(query, service.settings, model.info)
     with service.buffers.lease() as book:
         data = await receive_image(request, service.settings, book)
-        service.refuse_unless_ready()
-        answer = await service.pool.run(work(data), _client_leaves(request))
-    name = predictor.info.name
+        service.refuse_unless_open()
+        order = await order_of(model, task, data)
+        answer = await service.dispatcher.run(order, _client_leaves(request))
+    name = model.info.name
     service.metrics.answered(answer.timings, answer.windows, name)
     headers = {
         "X-Model": _header_text(name),
@@ -131,7 +93,7 @@ async def _work_on_image(request: Request, predictor: Predictor, work: Callable[
 @router.get("/models", responses=openapi.PROBLEMS)
 async def models(request: Request) -> list[ModelDocument]:
     """The models that are served, the default first."""
-    return [_describe(predictor, index == 0) for index, predictor in enumerate(_service(request).models)]
+    return [_describe(model, index == 0) for index, model in enumerate(_service(request).models)]
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -144,8 +106,9 @@ async def healthz() -> StatusDocument:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=openapi.NOT_READY)
 async def readyz(request: Request) -> StatusDocument:
-    """Whether requests for work are taken: 503 while models are loaded and once the service shuts down."""
-    _service(request).refuse_unless_open()
+    """Whether requests for work are taken and begun: 503 while models are loaded, while no worker lives, and
+    once the service shuts down."""
+    _service(request).refuse_unless_ready()
     return StatusDocument(status="ready")
 
 
@@ -155,8 +118,8 @@ async def metrics(request: Request) -> Response:
     return Response(_service(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _describe(predictor: Predictor, default: bool) -> ModelDocument:
-    info = predictor.info
+def _describe(model: HostedModel, default: bool) -> ModelDocument:
+    info = model.info
     rows = zip(info.class_names, info.palette, strict=True)
     return ModelDocument(
         name=info.name,
@@ -169,9 +132,8 @@ def _describe(predictor: Predictor, default: bool) -> ModelDocument:
         test_mode=info.test_mode,
         protocol=info.protocol,
         precision=info.precision,
-        engine=predictor.engine.name,
-        device=predictor.engine.device,
-        attention=list(directions_of(predictor)),
+        engine=model.engine,
+        device=model.device,
     )
 
 

@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
         elif now >= until and not self._hurried:
             logger.warning("%d requests were not done in the drain time", self._service.in_progress)
             self._hurried = True
-            self._service.pool.give_up_all()
+            self._service.dispatcher.give_up_all()
         elif now >= until + _LAST_WORDS_S:
             self.should_exit = True
 

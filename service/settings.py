@@ -41,21 +41,53 @@ class Settings(BaseSettings):
         description="what a checkpoint among the models cannot tell of itself, as in every command: "
         "'--psa-type collect --dataset voc2012' say",
     )
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="cpu, cuda:N for one GPU, cuda for every visible one",
+    )
     engine: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
         "auto", description="what runs the network"
     )
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of one engine call; all cores when not set"
     )
-    workers: int = Field(
-        2,
+    processes: int = Field(
+        1, ge=1, le=64, description="worker processes on each device; those on the CPU share its cores"
+    )
+    workers: int | None = Field(
+        None,
         ge=1,
         le=256,
-        description="requests worked on at the same time; two let one decode while another infers",
+        description="requests that one worker process works on at the same time; when not set, twice the "
+        "batch, at least 4",
+    )
+    max_batch: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="windows, of all requests, in one engine call; the engine's own choice when not set",
+    )
+    max_wait_ms: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="milliseconds that an engine call which is not full waits for more windows; while a call "
+        "runs, the next one fills by itself",
     )
     queue_size: int = Field(
         32, ge=0, le=100_000, description="requests that may wait for a worker; past it 503"
+    )
+    queue_windows: int = Field(
+        1024, ge=1, le=10_000_000, description="windows of all waiting requests together; past it 503"
+    )
+    call_timeout_s: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds of one engine call; past it the worker counts as hung and is replaced",
     )
     deadline_s: float = Field(
         60,

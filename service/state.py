@@ -2,116 +2,163 @@
 
 import asyncio
 import logging
-from contextlib import suppress
-from threading import Thread
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from service import memory
+from service.catalog import Catalog, HostedModel
+from service.dispatch import Dispatcher, draining_problem
 from service.errors import Problem
-from service.hosting import HostingError, Models, open_predictors
+from service.fleet import Fleet
+from service.gpus import find_gpus
 from service.metrics import Metrics
+from service.processes import StartError
 from service.settings import Settings
 from service.uploads import Buffers
-from service.workers import WorkerPool, draining_problem
+
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
+    from service.local import LocalWorker
 
 _TIDY_EVERY_S = 5.0
-_TIDY_AT_LEAST_EVERY_S = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class Service:
-    """One app's state. Belongs to one event loop."""
+    """One app's state. Belongs to one event loop.
 
-    def __init__(self, settings: Settings, models: Models | None = None) -> None:
+    predictors: by model name, to be used in this process; without them the models of `settings` are opened in
+    worker processes by `start`.
+    """
+
+    def __init__(self, settings: Settings, predictors: Mapping[str, "Predictor"] | None = None) -> None:
         self.settings = settings
-        self.models = models or Models()
-        self.pool = WorkerPool(settings.workers, settings.queue_size, settings.deadline_s)
+        self.models = Catalog()
+        self.dispatcher = Dispatcher(
+            queue_size=settings.queue_size,
+            queue_windows=settings.queue_windows,
+            deadline_s=settings.deadline_s,
+        )
         self.buffers = Buffers(settings.max_buffered_bytes)
         self.metrics = Metrics()
+        self.fleet = Fleet(settings, self.dispatcher, self.metrics, self._serves)
         self.in_progress = 0
         self.draining = False
-        self.loading = False
         self.failure: str | None = None
-        watch = self.metrics.watch
-        watch(
-            "psanet_requests_in_progress",
-            "Requests being received, worked on or answered.",
-            self._in_progress,
-        )
-        watch("psanet_queue_depth", "Requests waiting for a worker.", lambda: self.pool.waiting)
-        watch("psanet_workers_busy", "Workers at work.", lambda: self.pool.running)
-        watch("psanet_buffered_bytes", "Bytes of bodies held.", lambda: self.buffers.held)
-        watch("psanet_ready", "1 when work is taken.", lambda: self.ready)
-        self._announce()
+        self._local = self._work_here(predictors) if predictors else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch()
 
     @property
     def ready(self) -> bool:
-        """Whether requests for work are taken."""
-        return len(self.models) > 0 and not self.draining
+        """Whether work is taken and done at once."""
+        return self.dispatcher.workers > 0 and not self.draining
 
-    def start_loading(self) -> None:
-        """Open the configured models in a thread. A failure is kept in `failure`, which ends the server.
+    def start(self) -> None:
+        """Begin what goes on in the background. A failure is kept in `failure`, which ends the server."""
+        self._spawn(self._tidy())
+        if self._local is None:
+            self._spawn(self._load())
 
-        The thread is a daemon: building an engine can take minutes, and a signal must not wait for it.
-        """
-        self.loading = True
-        loop = asyncio.get_running_loop()
-        Thread(target=self._load, args=(loop,), name="psanet-loading", daemon=True).start()
-
-    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
-        loaded, failure = Models(), None
-        try:
-            loaded = Models(open_predictors(self.settings))
-        except Exception as error:
-            if not isinstance(error, HostingError):
-                logger.exception("loading the models failed")
-            failure = str(error) or type(error).__name__
-        with suppress(
-            RuntimeError
-        ):  # the loop has been closed meanwhile: nobody waits for the models any more
-            loop.call_soon_threadsafe(self._loaded, loaded, failure)
-
-    def _loaded(self, models: Models, failure: str | None) -> None:
-        self.loading, self.models, self.failure = False, models, failure
-        self._announce()
+    def reload(self) -> None:
+        """Exchange the models for what lies in their folders now, if that is something else."""
+        if self._local is None and len(self.models) and not self.draining:
+            self._spawn(self.fleet.reload())
 
     def refuse_unless_open(self) -> None:
-        """Raise the 503 problem while models are being loaded and once the service drains."""
+        """Raise the 503 problem while no work is taken: models are loaded, no worker starts, it drains."""
         if self.draining:
             raise draining_problem()
         if not len(self.models):
             detail = "The models are still being loaded: try again in a moment; /readyz says when."
             raise Problem(503, "not_ready", detail, title="Not ready", retry_after_s=2)
+        if not self.dispatcher.workers and self.fleet.failing is not None:
+            detail = "No worker could be started just now: try again later; the service's log says why."
+            raise Problem(503, "no_worker", detail, title="Not ready", retry_after_s=10)
 
     def refuse_unless_ready(self) -> None:
+        """Raise the 503 problem unless work that is taken is begun: for /readyz."""
+        self.refuse_unless_open()
+        if not self.dispatcher.workers:
+            detail = "A worker has ended and another one is being started: try again in a moment."
+            raise Problem(503, "not_ready", detail, title="Not ready", retry_after_s=2)
+
+    def refuse_work(self) -> None:
         """Raise the problem that keeps a request out before its body is read: not open, or no room."""
         self.refuse_unless_open()
-        self.pool.refuse_when_full()
+        self.dispatcher.refuse_when_full()
 
     def begin_drain(self) -> None:
         """Take no new work; what was accepted goes on."""
         self.draining = True
 
-    async def tidy(self) -> None:
-        """For ever: give back memory that requests have left free, soon after the last or once in a while."""
-        seen, since = self.pool.finished, 0.0
+    async def close(self) -> None:
+        """Release threads, processes and engines; what still runs is told to stop."""
+        self.dispatcher.give_up_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.fleet.close()
+        if self._local is not None:
+            self._local.close()
+
+    def _work_here(self, predictors: Mapping[str, "Predictor"]) -> "LocalWorker":
+        # Pixels are touched in this process for the sake of such a caller alone.
+        from service.local import LocalWorker
+        from service.workbench import Workbench
+
+        settings = self.settings
+        bench = Workbench(predictors, max_batch=settings.max_batch, max_wait_s=settings.max_wait_ms / 1000)
+        worker = LocalWorker(bench, settings.workers)
+        self._serves(worker.models)
+        self.dispatcher.attach(worker)
+        return worker
+
+    async def _load(self) -> None:
+        try:
+            await self.fleet.open()
+        except StartError as error:
+            self.failure = str(error)
+        except Exception as error:
+            logger.exception("the workers could not be started")
+            self.failure = str(error) or type(error).__name__
+        if self.settings.device != "cpu":
+            gpus = await asyncio.to_thread(find_gpus)
+            self.metrics.watch_workers(lambda: self.fleet.workers, gpus)
+        else:
+            self.metrics.watch_workers(lambda: self.fleet.workers, None)
+
+    async def _tidy(self) -> None:
+        """For ever: count what engines do, and give back memory that requests have left free."""
+        tidier = memory.Tidier()
         while True:
             await asyncio.sleep(_TIDY_EVERY_S)
-            since += _TIDY_EVERY_S
-            if self.pool.finished > seen and (self.pool.running == 0 or since >= _TIDY_AT_LEAST_EVERY_S):
-                seen, since = self.pool.finished, 0.0
+            if self._local is not None:
+                self.metrics.used(self._local.take_uses())
+            if tidier.due(self.dispatcher.finished, busy=self.dispatcher.running > 0):
                 await asyncio.to_thread(memory.give_back)
 
-    def close(self) -> None:
-        """Release threads and engines; what still runs is told to stop."""
-        self.pool.give_up_all()
-        self.pool.close()
-        if self.pool.running == 0:  # an engine must not be pulled from under a thread that is inside it
-            self.models.close()
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _in_progress(self) -> float:
-        return self.in_progress
+    def _serves(self, models: Sequence[HostedModel]) -> None:
+        self.models = Catalog(models)
+        self.metrics.serves(models)
 
-    def _announce(self) -> None:
-        for predictor in self.models:
-            self.metrics.serves(predictor.info, predictor.engine.name, predictor.engine.device)
+    def _watch(self) -> None:
+        watch, dispatcher = self.metrics.watch, self.dispatcher
+        watch(
+            "psanet_requests_in_progress",
+            "Requests being received, worked on or answered.",
+            lambda: self.in_progress,
+        )
+        watch("psanet_queue_depth", "Requests waiting for a worker.", lambda: dispatcher.waiting)
+        watch("psanet_queue_windows", "Windows of the requests waiting.", lambda: dispatcher.waiting_windows)
+        watch("psanet_queue_wait_seconds", "What a new request would wait.", lambda: dispatcher.wait_s)
+        watch("psanet_workers_busy", "Requests that workers are at.", lambda: dispatcher.running)
+        watch("psanet_workers", "Workers that take requests.", lambda: dispatcher.workers)
+        watch("psanet_buffered_bytes", "Bytes of bodies held.", lambda: self.buffers.held)
+        watch("psanet_ready", "1 when work is taken and begun.", lambda: self.ready)

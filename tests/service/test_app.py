@@ -15,7 +15,7 @@ from service.app import create_app
 from service.errors import problem_of
 from service.hosting import warm_up
 from service.settings import Settings
-from tests.inference.fakes import AnySizeEngine
+from tests.inference.fakes import AnySizeEngine, ConvolutionEngine, made_info
 from tests.service.fakes import (
     PALETTE,
     FakeEngine,
@@ -247,8 +247,15 @@ def test_memory_is_given_back_after_work_and_only_then(monkeypatch: pytest.Monke
 
 def test_warming_up_is_one_engine_call_with_one_window() -> None:
     engine = FakeEngine()
-    warm_up(tiny_predictor(engine=engine))
+    assert 0 < warm_up(tiny_predictor(engine=engine), batch=4) < 10
     assert engine.calls == 1
+
+
+def test_on_a_gpu_warming_up_shows_the_engine_every_number_of_images() -> None:
+    engine = ConvolutionEngine()
+    engine.device = "cuda:0"  # type: ignore[misc]
+    warm_up(Predictor(made_info(), engine), batch=3)
+    assert engine.batches == [1, 2, 3, 1]
 
 
 def test_warming_up_a_model_of_whole_images_takes_a_small_one() -> None:
@@ -256,7 +263,7 @@ def test_warming_up_a_model_of_whole_images_takes_a_small_one() -> None:
     info = tiny_info(
         protocol="mmsegmentation", test_mode="whole", crop_hw=(512, 1024), base_size=2048, base_short=1024
     )
-    warm_up(Predictor(info, engine))
+    warm_up(Predictor(info, engine), batch=4)
     ((count, _, height, width),) = engine.shapes
     assert count == 1
     assert max(height, width) <= 64

@@ -2,16 +2,15 @@
 
 import asyncio
 import socket
-import threading
 import time
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from inference.predictor import Predictor
-from service import state
+from service import fleet
 from service.app import create_app
 from service.server import build_server
 from service.settings import Settings
@@ -77,18 +76,14 @@ def test_work_that_outlasts_the_drain_time_gets_503_and_the_server_ends() -> Non
 
 
 def test_a_service_that_is_still_loading_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = threading.Event()
+    async def slow(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(20)
 
-    def slow(_: Settings) -> dict[str, Predictor]:
-        gate.wait(20)
-        return {}
-
-    monkeypatch.setattr(state, "open_predictors", slow)
+    monkeypatch.setattr(fleet, "start_worker", slow)
     started = time.monotonic()
     with TestClient(create_app(Settings())) as client:
         assert client.get("/readyz").json()["code"] == "not_ready"
     assert time.monotonic() - started < 10
-    gate.set()
 
 
 def test_a_slow_reader_gets_all_of_its_answer_while_the_server_ends() -> None:

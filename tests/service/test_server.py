@@ -61,7 +61,7 @@ def test_a_client_that_leaves_during_the_work_frees_the_worker_and_is_counted() 
         until(lambda: app.state.service.in_progress == 0)
         assert gone(app) == 1
         engine.gate.set()
-        until(lambda: app.state.service.pool.running == 0)
+        until(lambda: app.state.service.dispatcher.running == 0)
         calls = engine.calls
         assert httpx2.post(f"{url}/segment?scales=1", content=FILE, headers=RAW).status_code == 200
         assert engine.calls > calls
@@ -78,7 +78,7 @@ def test_work_for_a_client_that_left_stops_before_its_next_engine_call() -> None
             assert engine.entered.wait(10)
         until(lambda: gone(app) == 1)
         engine.gate.set()
-        until(lambda: app.state.service.pool.running == 0)
+        until(lambda: app.state.service.dispatcher.running == 0)
         assert engine.calls == 1
 
 
@@ -93,11 +93,11 @@ def test_a_client_that_leaves_the_queue_makes_room() -> None:
         assert engine.entered.wait(10)
         with connect(url) as second:
             second.sendall(body)
-            until(lambda: service.pool.waiting == 1)
+            until(lambda: service.dispatcher.waiting == 1)
             refused = httpx2.post(f"{url}/segment", content=FILE, headers=RAW)
             assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
             assert int(refused.headers["retry-after"]) >= 1
-        until(lambda: service.pool.waiting == 0)
+        until(lambda: service.dispatcher.waiting == 0)
         engine.gate.set()
         assert b"200 OK" in first.recv(65536)
 

@@ -1,0 +1,32 @@
+"""From a received image to an order: its header says whether it is taken, and how much work it is.
+
+Not here: pixels, which only workers touch.
+"""
+
+import asyncio
+
+from inference.image_headers import check_pixels, read_container
+from service.catalog import HostedModel
+from service.logs import request_id
+from service.tasks import Order, SegmentTask
+
+_SMALL_BYTES = 1 << 18
+
+
+async def order_of(model: HostedModel, task: SegmentTask, data: bytes) -> Order:
+    """The order for an image file's content.
+
+    Raises UnsupportedImageError, UndecodableImageError, ImageTooLargeError, as its header has it, and
+    ParameterError.
+    """
+    if len(data) > _SMALL_BYTES:  # finding the way through a large file takes milliseconds
+        windows = await asyncio.to_thread(_windows, model, task, data)
+    else:
+        windows = _windows(model, task, data)
+    return Order(model=model.info.name, task=task, data=data, windows=windows, request_id=request_id.get())
+
+
+def _windows(model: HostedModel, task: SegmentTask, data: bytes) -> int:
+    header = read_container(data).header
+    check_pixels(header.width, header.height, task.max_pixels)
+    return model.windows(header.upright_hw, task.scales, flip=task.flip)
