@@ -36,7 +36,8 @@ Done = Callable[[Answer | Exception], None]
 
 
 class Worker(Protocol):
-    """Who does jobs. name: the device, for people; workers: jobs that it takes at the same time."""
+    """Who does jobs. name: the device, for people; workers: jobs that it takes at the same time, 0 once it
+    has ended."""
 
     @property
     def name(self) -> str: ...
@@ -226,6 +227,11 @@ class Dispatcher:
         for entry in [*self._waiting, *self._running]:
             self._give_up(entry, draining_problem())
 
+    def give_up_waiting(self) -> None:
+        """Let everything that waits end with the 503 of a service that cannot start a worker."""
+        for entry in list(self._waiting):
+            self._give_up(entry, no_worker_problem())
+
     def _cost_s(self, model: str, windows: int) -> float:
         return self._window_s.get(model, 0.0) * windows
 
@@ -282,6 +288,12 @@ def draining_problem() -> Problem:
     """The answer to whoever asks for work while the service is shutting down."""
     detail = "The service is shutting down: ask again in a moment, another instance will answer."
     return Problem(503, "draining", detail, title="Shutting down", retry_after_s=5)
+
+
+def no_worker_problem() -> Problem:
+    """The answer to whoever asks for work while there is nobody to do it, and no one can be started."""
+    detail = "No worker could be started just now: try again later; the service's log says why."
+    return Problem(503, "no_worker", detail, title="Not ready", retry_after_s=10)
 
 
 def deadline_problem(deadline_s: float) -> Problem:

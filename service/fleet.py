@@ -113,6 +113,8 @@ class Station:
                 self.failing = str(error)
                 logger.error("no worker could be started on %s: %s", self._spec.device, error)
                 self._quick += 1
+                if not self._dispatcher.workers:
+                    self._dispatcher.give_up_waiting()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -152,6 +152,7 @@ class WorkerProcess:
             looking.cancel()
         expected = self._end == "retired"
         self._end = self._end or "crashed"
+        self.workers = 0  # its jobs end now, and what waits must not come here
         jobs, self._jobs = self._jobs, {}
         self._idle.set()
         for done in jobs.values():

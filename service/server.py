@@ -4,12 +4,15 @@ uvicorn alone stops listening at once on SIGTERM, ends by the signal instead of 
 for a client that sends half a request or does not read its answer.
 """
 
+import asyncio
 import logging
+import signal
 import socket
 import struct
 import time
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -100,6 +103,12 @@ class Server(uvicorn.Server):
         self._announce: Callable[[], None] | None = announce
         self._drain_until: float | None = None
         self._hurried = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, also to SIGHUP, which exchanges models."""
+        await super().startup(sockets)
+        with suppress(ValueError, RuntimeError):  # signals are for the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came. uvicorn would raise it again at the end; a drained service exits with 0."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import memory
 from service.catalog import Catalog, HostedModel
-from service.dispatch import Dispatcher, draining_problem
+from service.dispatch import Dispatcher, draining_problem, no_worker_problem
 from service.errors import Problem
 from service.fleet import Fleet
 from service.gpus import find_gpus
@@ -74,8 +74,7 @@ class Service:
             detail = "The models are still being loaded: try again in a moment; /readyz says when."
             raise Problem(503, "not_ready", detail, title="Not ready", retry_after_s=2)
         if not self.dispatcher.workers and self.fleet.failing is not None:
-            detail = "No worker could be started just now: try again later; the service's log says why."
-            raise Problem(503, "no_worker", detail, title="Not ready", retry_after_s=10)
+            raise no_worker_problem()
 
     def refuse_unless_ready(self) -> None:
         """Raise the 503 problem unless work that is taken is begun: for /readyz."""

@@ -1,15 +1,12 @@
 """The real process: `python -m service` with a bundle on disk, from its first line to its exit code."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -19,80 +16,28 @@ import pytest
 from inference.predictor import Predictor
 from tests.service.bundles import write_tiny_bundle
 from tests.service.fakes import decoded, encoded, three_colors
+from tests.service.running import ROOT, environment, refused, started
 
 IMAGE = three_colors()
 FILE = encoded(IMAGE)
 RAW = {"content-type": "application/octet-stream"}
-ROOT = Path(__file__).parents[2]
 
 NO_TORCH = """
-import runpy, sys
+import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("torch", "onnx", "onnxscript", "safetensors"):
+            print("imported:", name, file=sys.stderr)
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
-sys.argv = ["service"]
-try:
-    runpy.run_module("service", run_name="__main__")
-finally:
-    print("torch was imported" if "torch" in sys.modules else "torch was not imported", flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-def environment(**variables: str) -> dict[str, str]:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PSANET_")}
-    return kept | {"PSANET_PORT": "0", "PYTHONPATH": str(ROOT)} | variables
-
-
-class Process:
-    """A service that runs; `url` is read from what it prints."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        self.greeting = process.stdout.readline() + process.stdout.readline()
-        found = re.search(r"http://[\d.]+:\d+", self.greeting)
-        if found is None:
-            process.kill()
-            raise AssertionError(f"no address in {self.greeting!r}: {process.communicate()[1]}")
-        self.url = found.group()
-
-    def resident_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024  # type: ignore[union-attr]
-
-
-@contextmanager
-def started(bundle: Path, *command: str, **variables: str) -> Iterator[Process]:
-    process = subprocess.Popen(
-        command or (sys.executable, "-m", "service"),
-        env=environment(**({"PSANET_MODELS": str(bundle)} | variables)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Process(process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def refused(**variables: str) -> tuple[int, str]:
-    """Exit code and stderr of a service that is not to start."""
-    command = [sys.executable, "-m", "service"]
-    done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr
 
 
 def test_it_says_where_it_is_answers_like_the_predictor_and_ends_with_0(bundle: Path) -> None:
@@ -110,16 +55,21 @@ def test_it_says_where_it_is_answers_like_the_predictor_and_ends_with_0(bundle: 
         assert "Traceback" not in service.process.stderr.read()
 
 
-def test_it_needs_neither_torch_nor_the_exporters_libraries(bundle: Path) -> None:
-    with started(bundle, sys.executable, "-c", NO_TORCH) as service:
+def test_neither_it_nor_its_workers_need_torch_or_the_exporters_libraries(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """`sitecustomize` is run by every Python that starts."""
+    (tmp_path / "sitecustomize.py").write_text(NO_TORCH)
+    paths = os.pathsep.join((str(tmp_path), str(ROOT)))
+    with started(bundle, PYTHONPATH=paths) as service:
         response = httpx2.post(
             f"{service.url}/segment?output=overlay&scales=0.5,1&flip=true", content=FILE, headers=RAW
         )
         assert decoded(response.content).shape == IMAGE.shape
         service.process.send_signal(signal.SIGTERM)
-        out, err = service.process.communicate(timeout=20)
-        assert service.process.returncode == 0, err
-        assert out.endswith("torch was not imported\n")
+        code, stderr = service.end()
+        assert code == 0, stderr
+        assert "imported:" not in stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
