@@ -5,8 +5,8 @@
 Added is the client's whole latency less the time that the predictor took in that very request (the span
 `infer` of Server-Timing): receiving, decoding, queueing, encoding and sending. As a check, calls of the
 predictor in this process come in turn with the requests, on the same bytes: `beside_predictor_ms`, which also
-holds the noise between two processes. Also: seconds from starting the process until it is ready, its resident
-memory at rest. Prints one JSON line last.
+holds the noise between two processes. Also: seconds from starting the process until it is ready, and the
+resident memory of it and its workers at rest. Prints one JSON line last.
 """
 
 import argparse
@@ -110,11 +110,13 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes], limit_s: float
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process in MB (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError("no VmRSS")
+    """Resident memory of a process and its children in MB (Linux)."""
+    facts = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+    )
+    own = int(facts["VmRSS"].split()[0]) * 1024 / 1e6
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(resident_mb(int(child)) for child in children)
 
 
 def free_port() -> int:

@@ -30,6 +30,7 @@ def main() -> int:
     memory.limit_heaps()
     # Only now: a mistake in the settings is told at once, without waiting for what follows to be imported.
     from service.app import create_app
+    from service.keys import KeysError
     from service.logs import configure_logging
     from service.server import build_server
 
@@ -39,7 +40,10 @@ def main() -> int:
     except OSError as error:
         return _complain(_explain(error, settings), 1)
     port = listener.getsockname()[1]
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except KeysError as error:
+        return _complain(str(error), 2)
     server = build_server(app, settings, announce=lambda: _announce(settings.host, port))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from service import documents, routes
 from service.errors import MAPPED_ERRORS, problem_of, problem_response
+from service.gate import Gate
 from service.middleware import Envelope
 from service.settings import Settings
 from service.state import Service
@@ -52,6 +54,16 @@ def create_app(settings: Settings, predictors: "Mapping[str, Predictor] | None" 
     app.state.service = service
     for error in (HTTPException, RequestValidationError, *MAPPED_ERRORS):
         app.add_exception_handler(error, _answer_problem)
+    # The last one added is the outermost.
+    app.add_middleware(Gate, service=service)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Model", "X-Request-ID", "Server-Timing", "Retry-After"],
+        )
     app.add_middleware(Envelope, service=service)
     app.include_router(routes.router)
     documents.mount(app)

@@ -89,8 +89,6 @@ class Batcher:
         self._started: float | None = None
         self._closing = False
         self._thread: threading.Thread | None = None
-        self.failures = 0
-        """Calls that failed since the last one that did not."""
 
     @property
     def call_s(self) -> float:
@@ -222,7 +220,7 @@ class Batcher:
             self._fail(parts[0][0], error)
             return
         with self._changed:
-            self._started, self.failures = None, 0
+            self._started = None
             self._sizes.setdefault(model, Counter())[size] += 1
             self._engine_s[model] = self._engine_s.get(model, 0.0) + time.monotonic() - started
         at = 0
@@ -235,7 +233,6 @@ class Batcher:
 
     def _fail(self, demand: _Demand, error: Exception) -> None:
         with self._changed:
-            self.failures += 1
             if demand in self._demands:
                 self._demands.remove(demand)
             self._settle(demand, error)

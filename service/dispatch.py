@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inference.errors import PredictionCancelled
-from service.catalog import HostedModel
 from service.errors import ClientGoneError, Problem
+from service.hosted import HostedModel
 from service.tasks import Answer, Job, Order
 
 LONG_S = 1.0

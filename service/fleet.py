@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from inference.bundle import BUNDLED_ROOT
-from service.catalog import HostedModel
 from service.devices import devices_of
 from service.dispatch import Dispatcher
+from service.hosted import HostedModel
 from service.metrics import Metrics
 from service.processes import StartError, WorkerProcess, start_worker
 from service.settings import Settings

@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Of the trace that the request belongs to, where there is one."""
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being handled, also inside its worker thread."""
 
@@ -40,6 +42,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (identity := request_id.get()) is not None:
             document["request_id"] = identity
+        if (trace := trace_id.get()) is not None:
+            document["trace_id"] = trace
         document |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)

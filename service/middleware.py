@@ -55,6 +55,8 @@ class Envelope:
         scope.setdefault("state", {})["request_id"] = identity
         token = request_id.set(identity)
         quiet = scope["path"] in _QUIET
+        if not quiet:
+            self._service.tracing.begin(scope)
         started = time.perf_counter()
         status: int | None = None
 
@@ -90,6 +92,7 @@ class Envelope:
 
     def _account(self, scope: Scope, status: int, seconds: float, quiet: bool) -> None:
         route = route_of(scope)
+        self._service.tracing.end(scope, route, status)
         self._service.metrics.requests.labels(route, str(status)).inc()
         self._service.metrics.request_seconds.labels(route).observe(seconds)
         if quiet:
@@ -100,6 +103,7 @@ class Envelope:
             "route": route,
             "status": status,
             "duration_ms": round(seconds * 1000, 1),
+            "client": scope["state"].get("client"),
         }
         text = "%s %r %d %.1f ms"  # %r: a path is the client's own text, control characters and all
         logger.info(text, scope["method"], scope["path"], status, seconds * 1000, extra=extra)

@@ -36,7 +36,7 @@ def _problem(description: str, code: str, detail: str, status: int) -> dict[str,
         "description": description,
         "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example}},
     }
-    if status == 503:
+    if status in (429, 503):
         answer["headers"] = _RETRY_AFTER
     return answer
 
@@ -87,6 +87,7 @@ SEGMENT: Responses = {
     400: _problem(
         "Malformed request", "no_image", "The form has no field `image`: curl -F image=@photo.jpg", 400
     ),
+    401: _problem("No valid API key", "bad_key", "Send it as Authorization: Bearer KEY.", 401),
     404: _problem("Unknown model", "unknown_model", "No model is called 'x': there is psanet18_camvid.", 404),
     408: _problem("The upload took too long", "upload_timeout", "Send it faster, or a smaller one.", 408),
     413: _problem("Too many bytes", "too_many_bytes", "A body may have 33554432 bytes (32.0MiB).", 413),
@@ -94,6 +95,7 @@ SEGMENT: Responses = {
     422: _problem(
         "Undecodable, too many pixels or a bad parameter", "bad_parameter", "scales: 100 is not …", 422
     ),
+    429: _problem("Too many requests", "rate_limited", "Wait for the time in Retry-After.", 429),
     503: _problem("Queue full, draining or not ready", "queue_full", "Try again later.", 503),
     504: _problem("Deadline passed", "deadline", "Ask for fewer scales or send a smaller image.", 504),
     **PROBLEMS,

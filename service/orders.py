@@ -6,7 +6,7 @@ Not here: pixels, which only workers touch.
 import asyncio
 
 from inference.image_headers import check_pixels, read_container
-from service.catalog import HostedModel
+from service.hosted import HostedModel
 from service.logs import request_id
 from service.tasks import Order, SegmentTask
 

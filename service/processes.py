@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 import inference.errors
 from inference.errors import EngineError, InferenceError
-from service.catalog import HostedModel
 from service.dispatch import Done
 from service.errors import Problem
 from service.frames import BrokenFrameError, pack, read_reply
+from service.hosted import HostedModel
 from service.tasks import Answer, Cancel, EngineUse, Job, MissingModelError, Timings, Uses, WorkerSpec
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service import openapi
-from service.catalog import HostedModel
 from service.errors import Problem
+from service.hosted import HostedModel
 from service.orders import order_of
 from service.parameters import SegmentQuery, check_query
 from service.state import Service
@@ -82,6 +82,7 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         answer = await service.dispatcher.run(order, _client_leaves(request))
     name = model.info.name
     service.metrics.answered(answer.timings, answer.windows, name)
+    service.tracing.answered(request.scope, name, answer)
     headers = {
         "X-Model": _header_text(name),
         "Server-Timing": answer.timings.header(),

@@ -14,6 +14,7 @@ from pydantic import ByteSize, Field, ValidationError, field_validator, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.options import parse_options
+from service.clients import Network
 
 PREFIX = "PSANET_"
 
@@ -130,6 +131,31 @@ class Settings(BaseSettings):
         description="bytes that the prediction of one request may take, with the attention maps of models "
         "that see whole images",
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of hashes of API keys, see python -m service.keys --help; not set: no keys",
+    )
+    rate_per_minute: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="requests a minute of one client (key, else address) in the long run; past it 429; not "
+        "set: no limit",
+    )
+    rate_burst: int = Field(
+        10, ge=1, le=1_000_000, description="requests that a client may make at once after a pause"
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        description="addresses and networks, with commas between, whose X-Forwarded-For names the client; "
+        "empty: nobody's",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins of other sites' pages that may use this service, https://maps.example.org say, "
+        "with commas between, or *; empty: none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity logged"
     )
@@ -152,6 +178,26 @@ class Settings(BaseSettings):
             raise ValueError("name at least one model, psanet18_camvid say")
         if len(set(value)) < len(value):
             raise ValueError("a model is named twice")
+        return value
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return re.findall(r"[^,\s]+", value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#\s]+", origin):
+                raise ValueError(f"{origin} is no origin: write https://host or https://host:port, or *")
+        return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _keys(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file: make one with python -m service.keys NAME >> FILE")
         return value
 
     @field_validator("checkpoint_options")
@@ -217,7 +263,7 @@ def describe_settings() -> str:
         if isinstance(default, ByteSize):
             text = default.human_readable()
         elif isinstance(default, tuple):
-            text = ",".join(default)
+            text = ",".join(map(str, default)) or "empty"
         else:
             text = "not set" if default is None else str(default)
         choices = (

@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from service import memory
-from service.catalog import Catalog, HostedModel
+from service.catalog import Catalog
 from service.dispatch import Dispatcher, draining_problem, no_worker_problem
 from service.errors import Problem
 from service.fleet import Fleet
 from service.gpus import find_gpus
+from service.hosted import HostedModel
+from service.keys import Keys
 from service.metrics import Metrics
 from service.processes import StartError
+from service.ratelimit import RateLimit
 from service.settings import Settings
+from service.tracing import Tracing, open_tracing
 from service.uploads import Buffers
 
 if TYPE_CHECKING:
@@ -29,7 +34,7 @@ class Service:
     """One app's state. Belongs to one event loop.
 
     predictors: by model name, to be used in this process; without them the models of `settings` are opened in
-    worker processes by `start`.
+    worker processes by `start`. Raises KeysError for a file of keys that cannot be used.
     """
 
     def __init__(self, settings: Settings, predictors: Mapping[str, "Predictor"] | None = None) -> None:
@@ -40,9 +45,14 @@ class Service:
             queue_windows=settings.queue_windows,
             deadline_s=settings.deadline_s,
         )
+        self.keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
+        self.rate_limit = None
+        if settings.rate_per_minute is not None:
+            self.rate_limit = RateLimit(settings.rate_per_minute, settings.rate_burst)
         self.buffers = Buffers(settings.max_buffered_bytes)
         self.metrics = Metrics()
         self.fleet = Fleet(settings, self.dispatcher, self.metrics, self._serves)
+        self.tracing = Tracing()
         self.in_progress = 0
         self.draining = False
         self.failure: str | None = None
@@ -57,12 +67,16 @@ class Service:
 
     def start(self) -> None:
         """Begin what goes on in the background. A failure is kept in `failure`, which ends the server."""
+        self.tracing = open_tracing(os.environ)
         self._spawn(self._tidy())
         if self._local is None:
             self._spawn(self._load())
 
     def reload(self) -> None:
-        """Exchange the models for what lies in their folders now, if that is something else."""
+        """Read the API keys again, and exchange the models for what lies in their folders now, if that is
+        something else."""
+        if self.keys is not None:
+            self.keys.reload()
         if self._local is None and len(self.models) and not self.draining:
             self._spawn(self.fleet.reload())
 
@@ -101,6 +115,7 @@ class Service:
         await self.fleet.close()
         if self._local is not None:
             self._local.close()
+        await asyncio.to_thread(self.tracing.close)
 
     def _work_here(self, predictors: Mapping[str, "Predictor"]) -> "LocalWorker":
         # Pixels are touched in this process for the sake of such a caller alone.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from inference.errors import EngineError
 from inference.predictor import Predictor
 from service.batching import Batcher
-from service.catalog import HostedModel
+from service.hosted import HostedModel
 from service.hosting import HostingError, open_predictors, warm_up
 from service.images import segment
 from service.tasks import Answer, Job, MissingModelError, SegmentTask, Uses, WorkerSpec
@@ -43,6 +43,7 @@ class Workbench:
         self._predictors = dict(predictors)
         self._batcher = Batcher(max_batch=max_batch, max_wait_s=max_wait_s)
         self._window_s = dict(window_s or {})
+        self._failures = 0
 
     @classmethod
     def open(cls, spec: WorkerSpec) -> "Workbench":
@@ -83,8 +84,8 @@ class Workbench:
 
     @property
     def broken(self) -> bool:
-        """Whether the engines have done nothing but fail: a GPU does so for good after some errors."""
-        return self._batcher.failures >= _FAILURES
+        """Whether job after job has failed by its engine, as they do for good after some errors of a GPU."""
+        return self._failures >= _FAILURES
 
     def do(self, job: Job, ticket: Ticket) -> Answer:
         """Do a job in the calling thread.
@@ -101,11 +102,14 @@ class Workbench:
                 shared = Predictor(predictor.info, engine, memory_budget_bytes=predictor.memory_budget_bytes)
                 match order.task:
                     case SegmentTask():
-                        return segment(order.task, order.data, shared, ticket, job.queue_s)
+                        answer = segment(order.task, order.data, shared, ticket, job.queue_s)
         except EngineError as error:
             if _OUT_OF_MEMORY.search(str(error)):
                 raise MemoryError(str(error)) from error
+            self._failures += 1
             raise
+        self._failures = 0
+        return answer
 
     def take_uses(self) -> Uses:
         """What the engines did since this was asked last."""

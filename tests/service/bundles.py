@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from inference.bundle import write_model_json
 from tests.service.fakes import tiny_info
 
-HANGS, STARVES = 251, 241
-"""From that value of its brightest pixel on, a moody network hangs in an image, or wants all memory."""
+HANGS, STARVES, FAILS = 251, 241, 231
+"""From that value of its brightest pixel on, a moody network hangs in an image, wants all memory, fails."""
 
 
 def write_tiny_bundle(folder: Path, name: str = "tiny", *, strongest: int = 1) -> Path:
@@ -21,7 +21,7 @@ def write_tiny_bundle(folder: Path, name: str = "tiny", *, strongest: int = 1) -
 
 
 def write_moody_bundle(folder: Path, name: str = "moody") -> Path:
-    """As a tiny one, but it does not survive bright images: see HANGS and STARVES."""
+    """As a tiny one, but it does not survive bright images: see HANGS, STARVES and FAILS."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["on"]),
@@ -48,7 +48,11 @@ def write_moody_bundle(folder: Path, name: str = "moody") -> Path:
         helper.make_node("Where", ["starving", "all_memory", "one_value"], ["room"]),
         helper.make_node("ConstantOfShape", ["room"], ["held"]),
         helper.make_node("ReduceMax", ["held"], ["still_nothing"], keepdims=0),
-        helper.make_node("Add", ["nothing", "still_nothing"], ["silence"]),
+        helper.make_node("GreaterOrEqual", ["brightest", "fails"], ["light"]),
+        helper.make_node("Xor", ["light", "bright"], ["failing"]),
+        helper.make_node("Where", ["failing", "two_values", "one_value"], ["shape"]),
+        helper.make_node("Reshape", ["still_nothing", "shape"], ["one_nothing"]),
+        helper.make_node("Add", ["nothing", "one_nothing"], ["silence"]),
         helper.make_node("Add", ["calm", "silence"], ["logits"]),
     ]
     return _write(folder, name, [0, 1, 2], nodes, "calm")
@@ -65,12 +69,14 @@ def _write(
         "bias": np.asarray([5, 0, 0, 0], np.float32),
         "hangs": np.float32(HANGS),
         "starves": np.float32(STARVES),
+        "fails": np.float32(FAILS),
         "for_ever": np.int64(10**15),
         "none": np.int64(0),
         "always": np.bool_(True),
         "zero": np.float32(0),
         "all_memory": np.asarray([10**14], np.int64),
         "one_value": np.asarray([1], np.int64),
+        "two_values": np.asarray([2], np.int64),
     }
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "weight", "bias"], [convolved], strides=[8, 8]), *nodes],

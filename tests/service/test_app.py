@@ -219,7 +219,7 @@ def test_the_openapi_document_describes_work_on_images_and_its_problems(
         *("multipart/form-data", "application/octet-stream", "image/*")
     }
     problems = {status for status, answer in operation["responses"].items() if status != "200"}
-    assert problems == {"400", "404", "408", "413", "415", "422", "500", "503", "504"}
+    assert problems == {"400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504"}
     for status in problems:
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
 

@@ -269,18 +269,6 @@ def test_a_failing_call_is_made_again_for_each_so_that_only_the_culprit_fails(en
     first.result(10)
 
 
-def test_failures_in_a_row_are_counted_until_one_call_succeeds(engine: GatedEngine) -> None:
-    engine.fails = lambda call: call[0] < 3
-    engine.let()
-    requests = Requests(Batcher(), engine)
-    for value in range(3):
-        with pytest.raises(EngineError):
-            requests.ask(value, 6).result(10)
-    assert requests.batcher.failures == 3
-    requests.ask(3).result(10)
-    assert requests.batcher.failures == 0
-
-
 def test_a_call_waits_for_more_only_while_somebody_could_come(engine: GatedEngine) -> None:
     engine.let()
     batcher = Batcher(max_wait_s=5)

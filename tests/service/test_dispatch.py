@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from inference.errors import ParameterError, PredictionCancelled
-from service.catalog import HostedModel
 from service.dispatch import Dispatcher, Done, Pace
 from service.errors import ClientGoneError, Problem
+from service.hosted import HostedModel
 from service.tasks import Answer, Job, Order, SegmentTask, Timings
 from tests.service.fakes import tiny_info
 
