@@ -2,14 +2,22 @@
 
 import json
 import logging
+import math
+import os
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from service import state
+from service.gpus import find_gpus
 from service.logs import JsonFormatter, TextFormatter, request_id
+from service.metrics import Metrics
 from tests.service.fakes import encoded, metric, three_colors, tiny_app
+from tests.service.running import metric_of, until
 
 FILE = encoded(three_colors())
 RAW = {"content-type": "application/octet-stream"}
@@ -36,10 +44,89 @@ def test_metrics_count_requests_by_route_and_code(client: TestClient) -> None:
     for gauge in (
         "psanet_requests_in_progress",
         "psanet_queue_depth",
+        "psanet_queue_windows",
+        "psanet_queue_wait_seconds",
         "psanet_workers_busy",
         "psanet_buffered_bytes",
     ):
         assert metric(client, gauge) == 0
+
+
+def test_engine_calls_are_counted_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_TIDY_EVERY_S", 0.01)
+    with TestClient(tiny_app(max_batch=3)) as client:
+        answer = client.post("/segment?scales=2&flip=true", content=FILE, headers=RAW)
+        assert answer.status_code == 200
+        windows = metric(client, "psanet_windows_total", model="tiny")
+        until(lambda: metric(client, "psanet_batch_size_sum", model="tiny") == windows)
+        assert metric(client, "psanet_batch_size_count", model="tiny") == math.ceil(windows / 3)
+        assert metric(client, "psanet_engine_seconds_total", model="tiny") > 0
+
+
+class FakeNvml:
+    """NVIDIA's library as far as it is used: two GPUs, the second a part of one that tells less."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetCount": lambda: 2,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetName": lambda index: (b"First", "Second")[index],
+            "nvmlDeviceGetMemoryInfo": lambda index: SimpleNamespace(used=100 + index, total=1000),
+            "nvmlDeviceGetUtilizationRates": self._rates,
+            "nvmlDeviceGetComputeRunningProcesses": self._processes,
+        }[name]
+
+    def _rates(self, index: int) -> Any:
+        if index == 1:
+            raise self.NVMLError("not supported")
+        return SimpleNamespace(gpu=40)
+
+    def _processes(self, index: int) -> Any:
+        if index == 1:
+            raise self.NVMLError("not supported")
+        return [
+            SimpleNamespace(pid=os.getpid(), usedGpuMemory=60),
+            SimpleNamespace(pid=1, usedGpuMemory=None),
+        ]
+
+
+def test_gpus_and_worker_processes_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    metrics = Metrics()
+    process = SimpleNamespace(name="cuda:0", pid=os.getpid())
+    gone = SimpleNamespace(name="cuda:1", pid=2**22 + 1)
+    metrics.watch_workers(lambda: [process, gone], find_gpus())
+    text = metrics.exposition().decode()
+    assert metric_of(text, "psanet_worker_resident_bytes", worker="0", device="cuda:0") > 10e6
+    assert metric_of(text, "psanet_worker_gpu_bytes", worker="0") == 60
+    assert 'psanet_worker_resident_bytes{device="cuda:1"' not in text
+    assert metric_of(text, "psanet_gpu_utilization_ratio", gpu="0") == 0.4
+    assert 'psanet_gpu_utilization_ratio{gpu="1"' not in text
+    assert metric_of(text, "psanet_gpu_memory_used_bytes", gpu="1") == 101
+    assert metric_of(text, "psanet_gpu_memory_total_bytes", gpu="0") == 1000
+
+
+def test_without_nvidias_library_there_are_no_numbers_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert find_gpus() is None
+
+
+def test_a_driver_that_does_not_answer_is_said_and_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = FakeNvml()
+
+    def fails() -> None:
+        raise FakeNvml.NVMLError("Driver Not Loaded")
+
+    library.nvmlInit = fails  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert find_gpus() is None
+    assert "Driver Not Loaded" in caplog.text
 
 
 def test_labels_of_metrics_stay_few_whatever_is_asked_for(client: TestClient) -> None:

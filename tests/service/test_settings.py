@@ -44,6 +44,22 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
     assert load(monkeypatch, PSANET_MODELS="", PSANET_THREADS="").threads is None
 
 
+def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        PSANET_TRUSTED_PROXIES="10.0.0.0/8, ::1",
+        PSANET_CORS_ORIGINS="https://a.example http://b.example:8080",
+    )
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert settings.cors_origins == ("https://a.example", "http://b.example:8080")
+
+
+def test_what_protects_by_asking_who_it_is_is_off_until_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch)
+    assert (settings.api_keys_file, settings.rate_per_minute) == (None, None)
+    assert (settings.trusted_proxies, settings.cors_origins) == ((), ())
+
+
 def test_sizes_may_have_units(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, PSANET_MAX_BYTES="5MiB").max_bytes == 5 * 2**20
 
@@ -67,6 +83,18 @@ def test_sizes_may_have_units(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PSANET_MAX_PIXELS", "0"),
         ("PSANET_MAX_SCALE", "inf"),
         ("PSANET_LOG_LEVEL", "loud"),
+        ("PSANET_PROCESSES", "0"),
+        ("PSANET_MAX_BATCH", "0"),
+        ("PSANET_MAX_WAIT_MS", "-1"),
+        ("PSANET_QUEUE_WINDOWS", "0"),
+        ("PSANET_CALL_TIMEOUT_S", "0"),
+        ("PSANET_API_KEYS_FILE", "/no/such/file"),
+        ("PSANET_RATE_PER_MINUTE", "0"),
+        ("PSANET_RATE_BURST", "0"),
+        ("PSANET_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("PSANET_TRUSTED_PROXIES", "proxy.example"),
+        ("PSANET_CORS_ORIGINS", "maps.example"),
+        ("PSANET_CORS_ORIGINS", "https://maps.example/path"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
