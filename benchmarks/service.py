@@ -11,15 +11,10 @@ resident memory of it and its workers at rest. Prints one JSON line last.
 
 import argparse
 import http.client
-import os
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import cv2
-from _common import Timer, photograph, report
+from _common import Timer, report
+from _serving import jpeg_of, resident_mb, segment, serving
 
 from inference.images import decode_image
 from inference.predictor import Predictor
@@ -33,33 +28,23 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=30)
     parser.add_argument("--model", default="psanet18_camvid")
     args = parser.parse_args()
-    pixels = cv2.cvtColor(photograph(IMAGE_HW), cv2.COLOR_RGB2BGR)
-    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-    port = free_port()
-    environment = {**os.environ, "PSANET_PORT": str(port), "PSANET_MODELS": args.model}
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, stdout=subprocess.DEVNULL)
-    try:
-        wait_until_ready(port, process)
-        ready_s = time.perf_counter() - started
+    jpeg = jpeg_of(IMAGE_HW)
+    with serving(variables={"PSANET_MODELS": args.model}) as running:
         time.sleep(2)
-        idle_mb = resident_mb(process.pid)
+        idle_mb = resident_mb(running.process.pid)
         predictor = Predictor.open(args.model)
-        request(port, jpeg), predictor.predict(decode_image(jpeg))
+        request(running.port, jpeg), predictor.predict(decode_image(jpeg))
         service, alone, added, beside = Timer(), Timer(), Timer(), Timer()
         for _ in range(args.requests):
             with service:
-                infer_s = request(port, jpeg)
+                infer_s = request(running.port, jpeg)
             added.add(service.seconds[-1] - infer_s)
             image = decode_image(jpeg)
             with alone:
                 predictor.predict(image)
             beside.add(service.seconds[-1] - alone.seconds[-1])
-        after_mb = resident_mb(process.pid)
-    finally:
-        process.terminate()
-        code = process.wait(30)
-    added_ms = 1000 * added.summary()["median"]
+        after_mb = resident_mb(running.process.pid)
+    added_ms, ready_s = 1000 * added.summary()["median"], running.ready_s
     report(
         benchmark="service",
         model=args.model,
@@ -71,7 +56,7 @@ def main() -> None:
         ready_s=round(ready_s, 2),
         idle_mb=round(idle_mb),
         after_mb=round(after_mb),
-        exit_code=code,
+        exit_code=running.process.returncode,
         limits=LIMITS,
         met=added_ms <= LIMITS["added_ms"] and idle_mb <= LIMITS["idle_mb"] and ready_s <= LIMITS["ready_s"],
     )
@@ -81,49 +66,12 @@ def request(port: int, jpeg: bytes) -> float:
     """Sends one picture, takes the label PNG; seconds that the predictor took of it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
-        connection.request("POST", "/segment", jpeg, {"Content-Type": "image/jpeg"})
-        response = connection.getresponse()
-        body = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"status {response.status}: {body[:200]!r}")
-        spans = dict(span.strip().split(";dur=") for span in response.headers["Server-Timing"].split(","))
-        return float(spans["infer"]) / 1000
+        status, timing = segment(connection, jpeg)
+        if status != 200:
+            raise RuntimeError(f"status {status}")
+        return float(dict(span.strip().split(";dur=") for span in timing.split(","))["infer"]) / 1000
     finally:
         connection.close()
-
-
-def wait_until_ready(port: int, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
-    """Returns once /readyz answers 200."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended with code {process.returncode}")
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise RuntimeError(f"the service was not ready after {limit_s} s")
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process and its children in MB (Linux)."""
-    facts = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-    )
-    own = int(facts["VmRSS"].split()[0]) * 1024 / 1e6
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(resident_mb(int(child)) for child in children)
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

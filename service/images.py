@@ -16,6 +16,20 @@ from inference.predictor import Prediction, Predictor
 from service.tasks import Answer, SegmentTask, Timings
 from service.tickets import Ticket
 
+_PICTURES = 2
+"""RGB pictures of the image's size at the same time: as it was decoded, and as it is answered."""
+
+
+def bytes_of(task: SegmentTask, image_hw: tuple[int, int], predictor: Predictor) -> int:
+    """Memory that `segment` takes at most, about: what is planned, the picture, and what is made of it.
+
+    Raises ParameterError and MemoryBudgetError for what cannot be done at all.
+    """
+    plan = predictor.plan(
+        image_hw, scales=task.scales, flip=task.flip, confidence=task.output == "confidence"
+    )
+    return plan.peak_bytes + _PICTURES * 3 * image_hw[0] * image_hw[1]
+
 
 def segment(task: SegmentTask, data: bytes, predictor: Predictor, ticket: Ticket, queue_s: float) -> Answer:
     """Label an image. data: an image file's content; what it is is judged by that content.

@@ -20,13 +20,20 @@ async def order_of(model: HostedModel, task: SegmentTask, data: bytes) -> Order:
     ParameterError.
     """
     if len(data) > _SMALL_BYTES:  # finding the way through a large file takes milliseconds
-        windows = await asyncio.to_thread(_windows, model, task, data)
+        image_hw = await asyncio.to_thread(_image_hw, data, task.max_pixels)
     else:
-        windows = _windows(model, task, data)
-    return Order(model=model.info.name, task=task, data=data, windows=windows, request_id=request_id.get())
+        image_hw = _image_hw(data, task.max_pixels)
+    return Order(
+        model=model.info.name,
+        task=task,
+        data=data,
+        image_hw=image_hw,
+        windows=model.windows(image_hw, task.scales, flip=task.flip),
+        request_id=request_id.get(),
+    )
 
 
-def _windows(model: HostedModel, task: SegmentTask, data: bytes) -> int:
+def _image_hw(data: bytes, max_pixels: int) -> tuple[int, int]:
     header = read_container(data).header
-    check_pixels(header.width, header.height, task.max_pixels)
-    return model.windows(header.upright_hw, task.scales, flip=task.flip)
+    check_pixels(header.width, header.height, max_pixels)
+    return header.upright_hw

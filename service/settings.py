@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     memory_budget: ByteSize = Field(
         ByteSize(2 * 2**30),
         ge=2**24,
-        description="bytes that the prediction of one request may take, with the attention maps of models "
-        "that see whole images",
+        description="bytes that the predictions of a worker process may take together, with the attention "
+        "maps of models that see whole images: who needs more gets 422, who needs more just now waits",
     )
     api_keys_file: Path | None = Field(
         None,

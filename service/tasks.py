@@ -48,11 +48,13 @@ class WorkerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A task for a model. data: the image file; windows: how much work it is, in windows of the model."""
+    """A task for a model. data: the image file; image_hw: size of its picture, upright, by its header;
+    windows: how much work it is, in windows of the model."""
 
     model: str
     task: Task
     data: bytes
+    image_hw: tuple[int, int] = (1, 1)
     windows: int = 1
     request_id: str | None = None
 

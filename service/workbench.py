@@ -6,6 +6,7 @@ the service's own (`local.py`). Not here: queues, deadlines, HTTP.
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 
 from inference.errors import EngineError
@@ -13,7 +14,8 @@ from inference.predictor import Predictor
 from service.batching import Batcher
 from service.hosted import HostedModel
 from service.hosting import HostingError, open_predictors, warm_up
-from service.images import segment
+from service.images import bytes_of, segment
+from service.room import Room
 from service.tasks import Answer, Job, MissingModelError, SegmentTask, Uses, WorkerSpec
 from service.tickets import Ticket
 
@@ -42,6 +44,7 @@ class Workbench:
     ) -> None:
         self._predictors = dict(predictors)
         self._batcher = Batcher(max_batch=max_batch, max_wait_s=max_wait_s)
+        self._room = Room(max(predictor.memory_budget_bytes for predictor in predictors.values()))
         self._window_s = dict(window_s or {})
         self._failures = 0
 
@@ -101,8 +104,11 @@ class Workbench:
             with self._batcher.engine_for(order.model, predictor.engine, ticket) as engine:
                 shared = Predictor(predictor.info, engine, memory_budget_bytes=predictor.memory_budget_bytes)
                 match order.task:
-                    case SegmentTask():
-                        answer = segment(order.task, order.data, shared, ticket, job.queue_s)
+                    case SegmentTask() as task:
+                        began, wanted = time.monotonic(), bytes_of(task, order.image_hw, shared)
+                        with self._room.share(wanted, ticket):
+                            queue_s = job.queue_s + time.monotonic() - began
+                            answer = segment(task, order.data, shared, ticket, queue_s)
         except EngineError as error:
             if _OUT_OF_MEMORY.search(str(error)):
                 raise MemoryError(str(error)) from error
