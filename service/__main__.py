@@ -14,6 +14,15 @@ import sys
 from service import memory
 from service.settings import Settings, SettingsError, describe_settings, load_settings
 
+_SIGNALS = """
+signals:
+  TERM, INT   takes no new work (/readyz: 503), finishes what was accepted, ends with 0; a second one hurries
+  HUP         reads the API keys again; exchanges models whose files have changed, without a lost request
+
+traces: by the standard variables of OpenTelemetry, OTEL_EXPORTER_OTLP_ENDPOINT say (pip install '.[otel]')
+more: docs/service.md
+"""
+
 
 def main() -> int:
     """Run the service until a signal ends it; returns the exit code."""
@@ -21,7 +30,7 @@ def main() -> int:
         prog="python -m service",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Serves PSANet over HTTP. Takes no arguments: every setting is an environment variable.",
-        epilog=f"settings, each with its default:\n{describe_settings()}",
+        epilog=f"settings, each with its default:\n{describe_settings()}\n{_SIGNALS}",
     ).parse_args()
     try:
         settings = load_settings(os.environ)

@@ -23,7 +23,7 @@ class Room:
 
     @contextmanager
     def share(self, wanted: int, ticket: Ticket) -> Iterator[None]:
-        """Hold that many bytes while the block lasts. Raises PredictionCancelled if the ticket ends before."""
+        """Hold that many bytes in the block. Raises PredictionCancelled if the ticket ends before."""
         wanted = min(wanted, self._size)
         self._enter(wanted, ticket)
         try:

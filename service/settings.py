@@ -17,6 +17,16 @@ from models.options import parse_options
 from service.clients import Network
 
 PREFIX = "PSANET_"
+_TOPICS = {
+    "host": "Address",
+    "models": "Models",
+    "processes": "Work",
+    "deadline_s": "Time",
+    "max_bytes": "Size",
+    "api_keys_file": "Access",
+    "log_level": "Log",
+}
+"""What the settings from that one on are about, for --help."""
 
 
 class SettingsError(Exception):
@@ -83,19 +93,19 @@ class Settings(BaseSettings):
     queue_windows: int = Field(
         1024, ge=1, le=10_000_000, description="windows of all waiting requests together; past it 503"
     )
-    call_timeout_s: float = Field(
-        60,
-        gt=0,
-        le=86_400,
-        allow_inf_nan=False,
-        description="seconds of one engine call; past it the worker counts as hung and is replaced",
-    )
     deadline_s: float = Field(
         60,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
         description="seconds a request may wait and work; past it 504",
+    )
+    call_timeout_s: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds of one engine call; past it the worker counts as hung and is replaced",
     )
     drain_s: float = Field(
         30,
@@ -259,6 +269,8 @@ def describe_settings() -> str:
     """Every variable with its meaning and default, for --help."""
     lines = []
     for name, field in Settings.model_fields.items():
+        if name in _TOPICS:
+            lines.append(f"\n{_TOPICS[name]}")
         default = field.default
         if isinstance(default, ByteSize):
             text = default.human_readable()
