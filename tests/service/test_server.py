@@ -1,5 +1,6 @@
 """Over real connections: clients that leave, stand still, refuse to read, or do not speak HTTP."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -11,6 +12,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from service.__main__ import _listen
+from service.settings import Settings
 from tests.service.fakes import FakeEngine, decoded, encoded, live, three_colors, tiny_app
 
 FILE = encoded(three_colors())
@@ -48,6 +51,21 @@ def test_an_image_is_segmented_over_a_real_connection() -> None:
         response = httpx2.post(f"{url}/segment", files={"image": ("a.png", FILE)})
         assert decoded(response.content).shape == (60, 90)
         assert "server" not in response.headers
+
+
+def test_answers_leave_at_once() -> None:
+    """Both halves of an answer, without Nagle's wait for an acknowledgement that the client delays."""
+    with contextlib.closing(_listen(Settings(port=0))) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+
+            async def serve() -> None:
+                _, writer = await asyncio.open_connection(sock=accepted)
+                assert writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+
+            asyncio.run(serve())
 
 
 def test_a_client_that_leaves_during_the_work_frees_the_worker_and_is_counted() -> None:
