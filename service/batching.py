@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -199,7 +200,6 @@ class Batcher:
             chosen.taken += 1
             chosen.turn.served += pixels
         self._demands = [demand for demand in self._demands if demand.taken < len(demand.images)]
-        self._started = time.monotonic()
         parts = ((demand, starts[id(demand)], demand.taken) for demand in alike)
         return [(demand, start, stop) for demand, start, stop in parts if stop > start]
 
@@ -207,31 +207,33 @@ class Batcher:
         """Run the engine on the parts and hand its logits out."""
         engine, model = parts[0][0].engine, parts[0][0].model
         pieces = [demand.images[start:stop] for demand, start, stop in parts]
-        size = sum(stop - start for _, start, stop in parts)
         self._started = started = time.monotonic()
         try:
             logits = engine.infer(_joined(pieces))
+            ends = list(accumulate(stop - start for _, start, stop in parts))
+            shares = [logits[end - len(piece) : end] for end, piece in zip(ends, pieces, strict=True)]
         except Exception as error:  # an engine's library may raise anything
             self._started = None
-            if len(parts) > 1:
-                for part in parts:
-                    self._call([part])
-                return
-            self._fail(parts[0][0], error)
+            self._failed(parts, error)
             return
         with self._changed:
             self._started = None
-            self._sizes.setdefault(model, Counter())[size] += 1
+            self._sizes.setdefault(model, Counter())[ends[-1]] += 1
             self._engine_s[model] = self._engine_s.get(model, 0.0) + time.monotonic() - started
-        at = 0
-        for demand, start, stop in parts:
-            demand.pieces.append(logits[at : at + stop - start])
+        for (demand, start, stop), share in zip(parts, shares, strict=True):
+            demand.pieces.append(share)
             demand.left -= stop - start
-            at += stop - start
             if demand.left == 0:
                 demand.settled.set()
 
-    def _fail(self, demand: _Demand, error: Exception) -> None:
+    def _failed(self, parts: list[_Part], error: Exception) -> None:
+        """Call again for each request alone; of one alone, the error is its own."""
+        if len(parts) > 1:
+            for part in parts:
+                if not part[0].settled.is_set():
+                    self._call([part])
+            return
+        ((demand, _, _),) = parts
         with self._changed:
             if demand in self._demands:
                 self._demands.remove(demand)

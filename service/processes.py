@@ -34,7 +34,8 @@ SILENCE_S = 15.0
 LOADING_S = 900.0
 """Building an engine for a GPU takes minutes."""
 _LOOK_EVERY_S = 0.5
-_LAST_S = 7.0
+_LAST_S, _QUICK_S = 7.0, 1.0
+"""How long a worker may take to end that was told to, and one whose socket is closed already."""
 
 End = Literal["crashed", "hung", "silent", "retired"]
 
@@ -90,14 +91,14 @@ class WorkerProcess:
             async with asyncio.timeout(LOADING_S):
                 head, _ = await read_reply(self._reader)
         except BaseException as error:
-            code = await self._bury()
+            code = await self._bury(0 if isinstance(error, asyncio.CancelledError) else _QUICK_S)
             if isinstance(error, TimeoutError):
                 raise StartError(f"the models were not loaded after {LOADING_S:g} s") from None
             if isinstance(error, EOFError | OSError | BrokenFrameError):
                 raise StartError(f"a worker ended while it started ({_said(code)})") from None
             raise
         if head["kind"] == "failed":
-            await self._bury()
+            await self._bury(_QUICK_S)
             raise StartError(str(head["message"]))
         self.models = tuple(HostedModel.from_dict(model) for model in head["models"])
         self.workers = int(head["workers"])
@@ -157,7 +158,7 @@ class WorkerProcess:
         self._idle.set()
         for done in jobs.values():
             done(self._lost())
-        code = await self._bury(patience_s=_LAST_S if expected else 0.0)
+        code = await self._bury(_LAST_S if expected else _QUICK_S)
         if not expected:
             logger.error(
                 "the worker on %s ended (%s, %s) with %d jobs", self.name, self._end, _said(code), len(jobs)
@@ -212,7 +213,7 @@ class WorkerProcess:
         )
         return Problem(503, "worker_lost", detail, title="Worker lost", retry_after_s=1 + self.started_s)
 
-    async def _bury(self, patience_s: float = 0.0) -> int:
+    async def _bury(self, patience_s: float) -> int:
         """Close the socket and see the process end, by force after `patience_s`; its exit code."""
         self._writer.close()
         with suppress(TimeoutError):

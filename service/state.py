@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from service import memory
@@ -56,7 +57,9 @@ class Service:
         self.in_progress = 0
         self.draining = False
         self.failure: str | None = None
-        self._local = self._work_here(predictors) if predictors else None
+        self._local: LocalWorker | None = None
+        if predictors:
+            self._work_here(predictors)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch()
 
@@ -117,17 +120,16 @@ class Service:
             self._local.close()
         await asyncio.to_thread(self.tracing.close)
 
-    def _work_here(self, predictors: Mapping[str, "Predictor"]) -> "LocalWorker":
+    def _work_here(self, predictors: Mapping[str, "Predictor"]) -> None:
         # Pixels are touched in this process for the sake of such a caller alone.
         from service.local import LocalWorker
         from service.workbench import Workbench
 
         settings = self.settings
         bench = Workbench(predictors, max_batch=settings.max_batch, max_wait_s=settings.max_wait_ms / 1000)
-        worker = LocalWorker(bench, settings.workers)
-        self._serves(worker.models)
-        self.dispatcher.attach(worker)
-        return worker
+        self._local = LocalWorker(bench, settings.workers)
+        self._serves(self._local.models)
+        self.dispatcher.attach(self._local)
 
     async def _load(self) -> None:
         try:
@@ -159,6 +161,8 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def _serves(self, models: Sequence[HostedModel]) -> None:
+        if self._local is None:  # each worker has its own of several devices
+            models = [replace(model, device=self.settings.device) for model in models]
         self.models = Catalog(models)
         self.metrics.serves(models)
 

@@ -80,13 +80,16 @@ class _Worker:
 
     def run(self) -> None:
         """Work until the other end is closed."""
-        with suppress(OSError):
+        try:
             models = [model.to_dict() for model in self._bench.models]
             self._link.send({"kind": "ready", "models": models, "workers": self._workers})
             threading.Thread(target=self._beat, name="psanet-beat", daemon=True).start()
             while (message := self._link.receive()) is not None:
                 self._take(message)
-        self._end()
+        except OSError:
+            pass  # the service is gone
+        finally:
+            self._end()
 
     def _take(self, message: object) -> None:
         match message:

@@ -1,5 +1,6 @@
 """Workers that are killed, hang, fall silent or run out of memory: theirs get a 503, others go on."""
 
+import json
 import os
 import shutil
 import signal
@@ -105,6 +106,21 @@ def test_an_engine_without_memory_is_503_and_its_worker_goes_on(moody: Path) -> 
             assert starved.headers["retry-after"]
         assert ask(service.url).status_code == 200
         assert worker_of(service) == worker
+
+
+def test_a_fault_in_a_worker_is_logged_with_its_traceback_under_the_requests_id(moody: Path) -> None:
+    with started(moody) as service:
+        headers = RAW | {"X-Request-ID": "run-7"}
+        failed = httpx2.post(f"{service.url}/segment", content=bright(FAILS), headers=headers)
+        assert (failed.status_code, failed.json()["code"]) == (500, "internal_error")
+        assert "Reshape" not in failed.text
+        service.process.send_signal(signal.SIGTERM)
+        _, stderr = service.end()
+        # ONNX Runtime writes a line of its own, which is no JSON.
+        lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+        (line,) = [line for line in lines if line["level"] == "error"]
+        assert line["request_id"] == "run-7"
+        assert "Reshape" in line["exception"]
 
 
 def test_an_engine_that_does_nothing_but_fail_is_replaced(moody: Path) -> None:
