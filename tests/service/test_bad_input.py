@@ -148,6 +148,19 @@ def test_bytes_of_every_kind_never_give_a_500(client: TestClient) -> None:
             assert problem(response)[0] in (415, 422), content
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_many_frames_the_first_is_labelled_and_the_others_are_not_decoded(
+    client: TestClient, kind: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 60, 90, 3)).astype(np.uint8)
+    others = [Image.fromarray(frame) for frame in noise]
+    content = encoded(Image.fromarray(IMAGE), kind, save_all=True, append_images=others)
+    started = time.monotonic()
+    response = send(client, content)
+    assert decoded(response.content)[30, [15, 45, 75]].tolist() == [1, 2, 3]
+    assert time.monotonic() - started < 2
+
+
 def test_what_a_format_cannot_hold_is_422(client: TestClient) -> None:
     content = encoded(np.zeros((1, 20_000, 3), np.uint8))
     response = client.post(

@@ -61,6 +61,18 @@ def hang(service: Process, pool: ThreadPoolExecutor) -> "Future[httpx2.Response]
     return request
 
 
+def busy(pid: int, seconds: float = 0.5) -> int:
+    """How much a process computes: ticks of the clock in that time."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(seconds)
+    return ticks() - before
+
+
 def test_a_killed_worker_is_replaced_and_only_its_requests_are_lost(
     moody: Path, pool: ThreadPoolExecutor
 ) -> None:
@@ -95,6 +107,20 @@ def test_a_hanging_engine_call_is_ended_with_its_worker(moody: Path, pool: Threa
         assert ask(service.url).status_code == 200
         text = httpx2.get(f"{service.url}/metrics").text
         assert metric_of(text, "psanet_worker_restarts_total", reason="hung") == 1
+
+
+def test_of_several_workers_the_others_go_on(moody: Path, pool: ThreadPoolExecutor) -> None:
+    with started(moody, PSANET_PROCESSES="2", PSANET_WORKERS="1", PSANET_QUEUE_SIZE="0") as service:
+        metrics = f"{service.url}/metrics"
+        until(lambda: metric_of(httpx2.get(metrics).text, "psanet_workers") == 2)
+        before = children(service.process.pid)
+        hanging = hang(service, pool)
+        assert ask(service.url).status_code == 200, "the other one takes it"
+        os.kill(max(before, key=busy), signal.SIGKILL)
+        assert hanging.result(30).json()["code"] == "worker_lost"
+        assert ask(service.url).status_code == 200
+        until(lambda: metric_of(httpx2.get(metrics).text, "psanet_workers") == 2)
+        assert len({*children(service.process.pid), *before}) == 3
 
 
 def test_an_engine_without_memory_is_503_and_its_worker_goes_on(moody: Path) -> None:
