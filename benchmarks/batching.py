@@ -1,4 +1,4 @@
-"""Throughput and latency of the service with many clients, and of small images while a large one is worked on.
+"""Throughput and latency of the service with many clients, and of small images beside a large one.
 
     python benchmarks/batching.py [--against FOLDER] [--set PSANET_MAX_BATCH=4 ...] [--seconds 4] [--rounds 2]
 
