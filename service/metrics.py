@@ -120,7 +120,9 @@ class Metrics:
             info = model.info
             self.models.labels(info.name, info.dataset, info.precision, model.engine, model.device).set(1)
 
-    def watch_workers(self, processes: Callable[[], Iterable["Process"]], gpus: Gpus | None) -> None:
+    def watch_workers(
+        self, processes: Callable[[], Iterable["Process"]], gpus: Callable[[], Gpus | None]
+    ) -> None:
         """Add what the workers and the GPUs weigh, read when it is asked for."""
         self.registry.register(_Weights(processes, gpus))
 
@@ -141,12 +143,13 @@ class Process(Protocol):
 class _Weights(Collector):
     """Memory of the workers, on the host and on GPUs; load and memory of GPUs."""
 
-    def __init__(self, processes: Callable[[], Iterable[Process]], gpus: Gpus | None) -> None:
+    def __init__(self, processes: Callable[[], Iterable[Process]], gpus: Callable[[], Gpus | None]) -> None:
         self._processes, self._gpus = processes, gpus
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """As Prometheus asks for it."""
-        states = list(self._gpus.states()) if self._gpus else []
+        gpus = self._gpus()
+        states = [] if gpus is None else list(gpus.states())
         labels = ["worker", "device"]
         resident = GaugeMetricFamily(
             "psanet_worker_resident_bytes", "Host memory of a worker process.", labels=labels

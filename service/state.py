@@ -12,7 +12,7 @@ from service.catalog import Catalog
 from service.dispatch import Dispatcher, draining_problem, no_worker_problem
 from service.errors import Problem
 from service.fleet import Fleet
-from service.gpus import find_gpus
+from service.gpus import Gpus, find_gpus
 from service.hosted import HostedModel
 from service.keys import Keys
 from service.metrics import Metrics
@@ -61,6 +61,7 @@ class Service:
         if predictors:
             self._work_here(predictors)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gpus: Gpus | None = None
         self._watch()
 
     @property
@@ -140,10 +141,7 @@ class Service:
             logger.exception("the workers could not be started")
             self.failure = str(error) or type(error).__name__
         if self.settings.device != "cpu":
-            gpus = await asyncio.to_thread(find_gpus)
-            self.metrics.watch_workers(lambda: self.fleet.workers, gpus)
-        else:
-            self.metrics.watch_workers(lambda: self.fleet.workers, None)
+            self._gpus = await asyncio.to_thread(find_gpus)
 
     async def _tidy(self) -> None:
         """For ever: count what engines do, and give back memory that requests have left free."""
@@ -180,3 +178,4 @@ class Service:
         watch("psanet_workers", "Workers that take requests.", lambda: dispatcher.workers)
         watch("psanet_buffered_bytes", "Bytes of bodies held.", lambda: self.buffers.held)
         watch("psanet_ready", "1 when work is taken and begun.", lambda: self.ready)
+        self.metrics.watch_workers(lambda: self.fleet.workers, lambda: self._gpus)

@@ -99,7 +99,8 @@ def test_gpus_and_worker_processes_are_weighed(monkeypatch: pytest.MonkeyPatch) 
     metrics = Metrics()
     process = SimpleNamespace(name="cuda:0", pid=os.getpid())
     gone = SimpleNamespace(name="cuda:1", pid=2**22 + 1)
-    metrics.watch_workers(lambda: [process, gone], find_gpus())
+    gpus = find_gpus()
+    metrics.watch_workers(lambda: [process, gone], lambda: gpus)
     text = metrics.exposition().decode()
     assert metric_of(text, "psanet_worker_resident_bytes", worker="0", device="cuda:0") > 10e6
     assert metric_of(text, "psanet_worker_gpu_bytes", worker="0") == 60
