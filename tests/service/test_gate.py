@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,7 +18,7 @@ from service.gate import is_open
 from service.keys import Keys, KeysError, make_key, parse_keys, presented_key
 from service.ratelimit import RateLimit
 from service.settings import Settings
-from tests.service.fakes import encoded, metric, three_colors, tiny_app
+from tests.service.fakes import encoded, live, metric, three_colors, tiny_app
 
 FILE = encoded(three_colors())
 RAW = {"content-type": "application/octet-stream"}
@@ -241,6 +242,16 @@ def test_only_trusted_proxies_say_who_the_client_is(
 def test_without_trusted_proxies_nothing_that_a_client_sends_counts() -> None:
     for peer in ("127.0.0.1", "10.0.0.1"):
         assert address_of(scope(peer, "198.51.100.1"), ()) == peer
+
+
+def test_a_client_cannot_escape_its_limit_by_a_header_of_a_proxy() -> None:
+    """Over a real connection from 127.0.0.1, which uvicorn itself would trust."""
+    with live(tiny_app(rate_per_minute=1, rate_burst=1)) as url:
+        statuses = [
+            httpx2.get(f"{url}/models", headers={"X-Forwarded-For": f"198.51.100.{number}"}).status_code
+            for number in range(3)
+        ]
+    assert statuses == [200, 429, 429]
 
 
 def test_a_user_of_ipv6_is_one_client_whatever_his_last_64_bits() -> None:
