@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.arrays import Array, to_host
+from inference.attention_choice import choose_directions
 from inference.attention_grid import Floats, Grid, Window, lay_out_grid
 from inference.bundle import ModelInfo
 from inference.clock import engine_clock
 from inference.crops import WindowCutter
 from inference.engines import AttentionEngine
-from inference.errors import EngineError, MemoryBudgetError, NoAttentionError, ParameterError
+from inference.errors import EngineError, MemoryBudgetError, ParameterError
 from inference.mmseg_layout import Picture
 from inference.mmseg_plan import PicturePlan
 from inference.mmsegmentation import cut_window, resized
@@ -105,28 +106,10 @@ def require_attention(
     """The engine that tells of attention, and the directions to ask it for; NoAttentionError, with the mend,
     where it cannot be asked."""
     info, engine = predictor.info, predictor.engine
-    known = info.architecture.directions
-    if not known:
-        raise NoAttentionError(
-            f"{info.name} has no point-wise spatial attention, its context is "
-            f"{info.architecture.context!r}: choose a PSANet"
-        )
-    missing = [direction for direction in directions or () if direction not in known]
-    if missing:
-        raise NoAttentionError(
-            f"{info.name} does not {' or '.join(missing)}, it has one branch alone: ask for {known[0]}"
-        )
-    wanted = tuple(directions or known)
-    if isinstance(engine, AttentionEngine) and set(wanted) <= set(engine.directions):
-        return engine, wanted
-    if isinstance(engine, AttentionEngine):
-        raise NoAttentionError(
-            f"the model file of {info.name} gives logits alone: export the checkpoint anew "
-            "(python -m export.onnx --ckpt), which adds the outputs that tell of attention"
-        )
-    raise NoAttentionError(
-        f"the {engine.name} engine of {info.name} gives logits alone: choose --engine onnxruntime or torch"
-    )
+    if not isinstance(engine, AttentionEngine):
+        choose_directions(info, engine.name, None, directions)
+        raise AssertionError("an engine that cannot tell is refused")
+    return engine, choose_directions(info, engine.name, engine.directions, directions)
 
 
 def attention_at(

@@ -9,22 +9,17 @@ only where it was told to, and only while there is somebody who could send some.
 its deadline, leaves before it runs. A call that fails for several requests is made again for each alone, so
 that one request's trouble is not another's.
 
-Being served is counted in pixels since the request's first image (start-time fair queueing: P. Goyal, H. Vin,
-H. Cheng 1996): whoever comes new begins where the least served one is, so that a panorama of a thousand
-windows and a thumbnail of one take turns from then on.
-
-Not here: threads of requests, predictors (`workbench.py`), processes (`worker.py`).
+Not here: whose turn it is (`turns.py`), predictors (`workbench.py`), processes (`worker.py`).
 
     with batcher.engine_for("street", engine, ticket) as shared: Predictor(info, shared).predict(image)
 """
 
-import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -32,45 +27,14 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from inference.arrays import Array
-from inference.engines import Engine
+from inference.engines import AttentionEngine, Engine
 from inference.errors import EngineError
+from models.config import Direction
 from service.tasks import EngineUse, Uses
 from service.tickets import Ticket
+from service.turns import Demand, Line, Part, Turn
 
 _ENDING = "the service is ending"
-
-
-@dataclass(eq=False)
-class _Turn:
-    """One request's standing. served: pixels that went into calls, from where it began."""
-
-    served: float = 0.0
-
-
-@dataclass(eq=False)
-class _Demand:
-    """What one `infer` asks for. taken, left: images that are in calls, and that have no logits yet."""
-
-    model: str
-    engine: Engine
-    images: Array
-    limit: int
-    turn: _Turn
-    left: int
-    since: float = field(default_factory=time.monotonic)
-    taken: int = 0
-    pieces: list[Array] = field(default_factory=list)
-    error: Exception | None = None
-    settled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def kind(self) -> tuple[Engine, tuple[int, ...]]:
-        """Images of one kind may share a call."""
-        return self.engine, tuple(self.images.shape[1:])
-
-
-_Part = tuple[_Demand, int, int]
-"""Images [start, stop) of a demand."""
 
 
 class Batcher:
@@ -83,8 +47,7 @@ class Batcher:
     def __init__(self, *, max_batch: int | None = None, max_wait_s: float = 0.0) -> None:
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._changed = threading.Condition()
-        self._demands: list[_Demand] = []
-        self._open, self._clock = 0, 0.0
+        self._line, self._open = Line(), 0
         self._sizes: dict[str, Counter[int]] = {}
         self._engine_s: dict[str, float] = {}
         self._started: float | None = None
@@ -107,9 +70,10 @@ class Batcher:
         """The engine as one request may use it while the block lasts. model: what its calls count for."""
         with self._changed:
             self._open += 1
-            turn = _Turn(self._clock)
+            turn = Turn(self._line.clock)
+        kind = SharedAttentionEngine if isinstance(engine, AttentionEngine) else SharedEngine
         try:
-            yield SharedEngine(self, model, engine, ticket, turn)
+            yield kind(self, model, engine, ticket, turn)
         finally:
             with self._changed:
                 self._open -= 1
@@ -126,9 +90,8 @@ class Batcher:
         """Make no more calls; what waits for one gets an EngineError. Whether the last call has ended."""
         with self._changed:
             self._closing = True
-            for demand in self._demands:
-                self._settle(demand, EngineError(_ENDING))
-            self._demands = []
+            for demand in self._line.clear():
+                demand.settle(EngineError(_ENDING))
             self._changed.notify_all()
             thread = self._thread
         if thread is None:
@@ -136,97 +99,71 @@ class Batcher:
         thread.join(patience_s)
         return not thread.is_alive()
 
-    def submit(self, demand: _Demand) -> None:
+    def submit(self, demand: Demand) -> None:
         """Line its images up."""
         with self._changed:
             if self._closing:
                 raise EngineError(_ENDING)
-            # Time spent elsewhere earns no credit.
-            demand.turn.served = max(demand.turn.served, self._clock)
-            self._demands.append(demand)
+            self._line.join(demand)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="psanet-engine", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
-    def drop(self, demand: _Demand) -> None:
+    def drop(self, demand: Demand) -> None:
         """Take back what is not in a call yet; logits of what is are thrown away."""
         with self._changed:
-            if demand in self._demands:
-                self._demands.remove(demand)
+            if self._line.leave(demand):
                 self._changed.notify()
-            demand.settled.set()
+            demand.settle()
 
     def _serve(self) -> None:
         while parts := self._next():
             self._call(parts)
 
-    def _next(self) -> list[_Part]:
+    def _next(self) -> list[Part]:
         """Wait for images and choose those of the next call; none once it is time to end."""
         with self._changed:
             while not self._closing:
-                patience_s = self._patience_s()
-                if self._demands and patience_s <= 0:
-                    return self._choose()
-                self._changed.wait(patience_s if self._demands else None)
+                patience_s = self._patience_s() if self._line else None
+                if patience_s is not None and patience_s <= 0:
+                    return self._line.choose()
+                self._changed.wait(patience_s)
             return []
 
     def _patience_s(self) -> float:
         """How long the next call may still wait for more images; 0 where it is full or nobody could come."""
-        if not self._max_wait_s or not self._demands:
+        if not self._max_wait_s or self._line.full() or self._open <= self._line.requests:
             return 0.0
-        lead = self._lead(self._demands)
-        alike = [demand for demand in self._demands if demand.kind == lead.kind]
-        gathered = sum(len(demand.images) - demand.taken for demand in alike)
-        if gathered >= lead.limit or self._open <= len({id(demand.turn) for demand in self._demands}):
-            return 0.0
-        return min(demand.since for demand in alike) + self._max_wait_s - time.monotonic()
+        return self._max_wait_s - self._line.waiting_s
 
-    def _lead(self, demands: Sequence[_Demand]) -> _Demand:
-        """Of the request that has been served least; of several, the one that came first."""
-        return min(demands, key=lambda demand: demand.turn.served)
-
-    def _choose(self) -> list[_Part]:
-        lead = self._lead(self._demands)
-        self._clock = max(self._clock, lead.turn.served)
-        alike = [demand for demand in self._demands if demand.kind == lead.kind]
-        starts = {id(demand): demand.taken for demand in alike}
-        pixels = math.prod(lead.images.shape[2:])
-        for _ in range(lead.limit):
-            open_ones = [demand for demand in alike if demand.taken < len(demand.images)]
-            if not open_ones:
-                break
-            chosen = self._lead(open_ones)
-            chosen.taken += 1
-            chosen.turn.served += pixels
-        self._demands = [demand for demand in self._demands if demand.taken < len(demand.images)]
-        parts = ((demand, starts[id(demand)], demand.taken) for demand in alike)
-        return [(demand, start, stop) for demand, start, stop in parts if stop > start]
-
-    def _call(self, parts: list[_Part]) -> None:
+    def _call(self, parts: list[Part]) -> None:
         """Run the engine on the parts and hand its logits out."""
-        engine, model = parts[0][0].engine, parts[0][0].model
+        lead = parts[0][0]
         pieces = [demand.images[start:stop] for demand, start, stop in parts]
         self._started = started = time.monotonic()
         try:
-            logits = engine.infer(_joined(pieces))
+            found = lead.call(_joined(pieces))
             ends = list(accumulate(stop - start for _, start, stop in parts))
-            shares = [logits[end - len(piece) : end] for end, piece in zip(ends, pieces, strict=True)]
+            shares = [found]
+            if not lead.alone:
+                shares = [found[end - len(piece) : end] for end, piece in zip(ends, pieces, strict=True)]
         except Exception as error:  # an engine's library may raise anything
             self._started = None
             self._failed(parts, error)
             return
         with self._changed:
             self._started = None
-            self._sizes.setdefault(model, Counter())[ends[-1]] += 1
-            self._engine_s[model] = self._engine_s.get(model, 0.0) + time.monotonic() - started
+            self._sizes.setdefault(lead.model, Counter())[ends[-1]] += 1
+            seconds = self._engine_s.get(lead.model, 0.0) + time.monotonic() - started
+            self._engine_s[lead.model] = seconds
         for (demand, start, stop), share in zip(parts, shares, strict=True):
             demand.pieces.append(share)
             demand.left -= stop - start
             if demand.left == 0:
-                demand.settled.set()
+                demand.settle()
 
-    def _failed(self, parts: list[_Part], error: Exception) -> None:
+    def _failed(self, parts: list[Part], error: Exception) -> None:
         """Call again for each request alone; of one alone, the error is its own."""
         if len(parts) > 1:
             for part in parts:
@@ -235,19 +172,14 @@ class Batcher:
             return
         ((demand, _, _),) = parts
         with self._changed:
-            if demand in self._demands:
-                self._demands.remove(demand)
-            self._settle(demand, error)
-
-    def _settle(self, demand: _Demand, error: Exception) -> None:
-        demand.error = error
-        demand.settled.set()
+            self._line.leave(demand)
+        demand.settle(error)
 
 
 class SharedEngine:
     """`Engine` for one request: its images go into calls together with those of others."""
 
-    def __init__(self, batcher: Batcher, model: str, engine: Engine, ticket: Ticket, turn: _Turn) -> None:
+    def __init__(self, batcher: Batcher, model: str, engine: Engine, ticket: Ticket, turn: Turn) -> None:
         self._batcher, self._model, self._engine = batcher, model, engine
         self._ticket, self._turn = ticket, turn
         self.name, self.device = engine.name, engine.device
@@ -261,10 +193,16 @@ class SharedEngine:
 
     def infer(self, images: Array) -> Array:
         """See `Engine.infer`. Raises PredictionCancelled too, once the request's ticket is worth nothing."""
+        return _joined(self._ask(self._engine.infer, images, self.preferred_batch, alone=False))
+
+    def close(self) -> None:
+        """Nothing: the engine belongs to all requests."""
+
+    def _ask(self, call: Callable[[Array], Any], images: Array, limit: int, *, alone: bool) -> list[Any]:
+        """What calls give for the images, in their order, once the batcher has made them all."""
         self._ticket.check()
-        demand = _Demand(
-            self._model, self._engine, images, self.preferred_batch, self._turn, left=len(images)
-        )
+        count = len(images)
+        demand = Demand(self._model, self._engine, call, images, limit, self._turn, count, alone)
         forget = self._ticket.listen(lambda: self._batcher.drop(demand))
         try:
             self._batcher.submit(demand)
@@ -275,12 +213,30 @@ class SharedEngine:
             self._batcher.drop(demand)
         if demand.error is not None:
             raise demand.error
-        if demand.left:  # settled without logits: it was given up
+        if demand.left:  # settled without an answer: it was given up
             self._ticket.check()
-        return _joined(demand.pieces)
+        return demand.pieces
 
-    def close(self) -> None:
-        """Nothing: the engine belongs to all requests."""
+
+class SharedAttentionEngine(SharedEngine):
+    """`AttentionEngine` for one request. Attention of all pairs is large: its calls are never joined."""
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """See `AttentionEngine`."""
+        return self._telling.directions
+
+    def attend(self, images: Array, directions: Sequence[Direction]) -> dict[Direction, Array]:
+        """See `AttentionEngine.attend`. Raises PredictionCancelled too."""
+        call = partial(self._telling.attend, directions=directions)
+        (found,) = self._ask(call, images, len(images), alone=True)
+        result: dict[Direction, Array] = found
+        return result
+
+    @property
+    def _telling(self) -> AttentionEngine:
+        assert isinstance(self._engine, AttentionEngine)
+        return self._engine
 
 
 def _joined(pieces: Sequence[Array]) -> Array:

@@ -24,12 +24,12 @@ from typing import Any, Protocol
 from inference.errors import PredictionCancelled
 from service.errors import ClientGoneError, Problem
 from service.hosted import HostedModel
+from service.pace import Pace
 from service.tasks import Answer, Job, Order
 
 LONG_S = 1.0
 """Of engine time: a request of more is a long one."""
 _LONGEST_RETRY_S = 60.0
-_FORGETTING = 0.95
 
 Done = Callable[[Answer | Exception], None]
 """Told once how a job ended, in the event loop."""
@@ -98,28 +98,6 @@ class _Entry:
         else:
             self.outcome.set_exception(outcome)
             self.outcome.exception()  # seen, if by nobody
-
-
-class Pace:
-    """Engine seconds of work that get done in one second with work to do, by the last requests."""
-
-    def __init__(self) -> None:
-        self._done_s = self._busy_s = self._mark = 0.0
-
-    def begin(self) -> None:
-        """There is work from now on, and there was none."""
-        self._mark = time.monotonic()
-
-    def count(self, cost_s: float) -> None:
-        """A request of that much work has ended."""
-        now = time.monotonic()
-        self._done_s = self._done_s * _FORGETTING + cost_s
-        self._busy_s = self._busy_s * _FORGETTING + now - self._mark
-        self._mark = now
-
-    def seconds(self, cost_s: float) -> float:
-        """How long that much work will take; 0 where nothing is known yet."""
-        return 0.0 if not self._done_s else cost_s * self._busy_s / self._done_s
 
 
 class Dispatcher:

@@ -11,20 +11,31 @@ from typing import Any
 from inference.bundle import ModelInfo
 from inference.mmseg_layout import box_of, lay_out_pictures
 from inference.windows import lay_out
+from models.config import Direction
+from service.tasks import SegmentTask, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel:
     """A model in a worker. engine, device: what runs it; one_size: whether its engine takes images of the
-    crop alone; batch: images in an engine call at most; window_s: seconds that one window took when the
-    worker started."""
+    crop alone; directions: of attention that the engine tells of, None for one that never does; batch: images
+    in an engine call at most; window_s: seconds that one window took when the worker started."""
 
     info: ModelInfo
     engine: str
     device: str
     one_size: bool
+    directions: tuple[Direction, ...] | None
     batch: int
     window_s: float
+
+    def work_of(self, task: Task, image_hw: tuple[int, int]) -> int:
+        """How much work a task is, in windows. Raises ParameterError for scales that an image cannot have."""
+        if isinstance(task, SegmentTask):
+            return self.windows(image_hw, task.scales, flip=task.flip)
+        windows = self.windows(image_hw, (task.scale,), flip=False)
+        # A point needs the one window in which it is most central.
+        return windows if self.info.test_mode == "whole" else min(windows, len(task.points))
 
     def windows(self, image_hw: tuple[int, int], scales: Iterable[float], *, flip: bool) -> int:
         """How much work an image is, in windows of the model's crop; whole images count by their pixels.
@@ -49,10 +60,16 @@ class HostedModel:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` reads them back."""
-        facts = {"engine": self.engine, "device": self.device, "one_size": self.one_size}
+        facts = {
+            "engine": self.engine,
+            "device": self.device,
+            "one_size": self.one_size,
+            "directions": self.directions,
+        }
         return {**facts, "batch": self.batch, "window_s": self.window_s, "info": self.info.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "HostedModel":
         """The inverse of `to_dict`."""
-        return cls(**{**values, "info": ModelInfo.from_dict(values["info"])})
+        directions = None if values["directions"] is None else tuple(values["directions"])
+        return cls(**{**values, "info": ModelInfo.from_dict(values["info"]), "directions": directions})

@@ -8,12 +8,12 @@ import asyncio
 from inference.image_headers import check_pixels, read_container
 from service.hosted import HostedModel
 from service.logs import request_id
-from service.tasks import Order, SegmentTask
+from service.tasks import Order, Task
 
 _SMALL_BYTES = 1 << 18
 
 
-async def order_of(model: HostedModel, task: SegmentTask, data: bytes) -> Order:
+async def order_of(model: HostedModel, task: Task, data: bytes) -> Order:
     """The order for an image file's content.
 
     Raises UnsupportedImageError, UndecodableImageError, ImageTooLargeError, as its header has it, and
@@ -28,7 +28,7 @@ async def order_of(model: HostedModel, task: SegmentTask, data: bytes) -> Order:
         task=task,
         data=data,
         image_hw=image_hw,
-        windows=model.windows(image_hw, task.scales, flip=task.flip),
+        windows=model.work_of(task, image_hw),
         request_id=request_id.get(),
     )
 

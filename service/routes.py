@@ -13,8 +13,9 @@ from service import openapi
 from service.errors import Problem
 from service.hosted import HostedModel
 from service.orders import order_of
-from service.parameters import SegmentQuery, check_query
+from service.parameters import AttentionQuery, SegmentQuery, check_attention_query, check_query
 from service.state import Service
+from service.tasks import Task
 from service.uploads import receive_image
 
 router = APIRouter()
@@ -31,7 +32,8 @@ class ClassDocument(BaseModel):
 class ModelDocument(BaseModel):
     """A model that is served. `crop` is (height, width) in pixels; `base_size` the long side at scale 1,
     `base_short` what the short side may not exceed then; `test_mode` says whether images are seen in windows
-    of the crop or whole, `protocol` whose test protocol they are labelled by."""
+    of the crop or whole, `protocol` whose test protocol they are labelled by; `attention` what `/attention`
+    can tell of, perhaps nothing."""
 
     name: str
     default: bool
@@ -45,6 +47,7 @@ class ModelDocument(BaseModel):
     precision: str
     engine: str
     device: str
+    attention: list[str]
 
 
 class StatusDocument(BaseModel):
@@ -74,13 +77,37 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     _refuse_repeated(request)
     service.refuse_work()
     model = service.models.find(query.model)
-    task = check_query(query, service.settings, model.info)
+    return await _work_on_image(request, model, check_query(query, service.settings, model.info))
+
+
+@router.post(
+    "/attention", response_class=Response, responses=openapi.ATTENTION, openapi_extra=openapi.SEGMENT_BODY
+)
+async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
+    """Tell what points of an image collect from the rest of it, and what they distribute to it.
+
+    Send the image as to /segment, and the points as pixels; models with a non-empty `attention` in /models
+    can tell:
+
+        curl -F image=@photo.jpg 'http://127.0.0.1:8000/attention?x=240&y=120'
+        curl -F image=@photo.jpg \\
+          'http://127.0.0.1:8000/attention?x=240&y=120&output=overlay&direction=distribute' -o heat.png
+    """
+    service = _service(request)
+    _refuse_repeated(request)
+    service.refuse_work()
+    model = service.models.find(query.model)
+    return await _work_on_image(request, model, check_attention_query(query, service.settings, model))
+
+
+async def _work_on_image(request: Request, model: HostedModel, task: Task) -> Response:
+    """Receive the image, have a worker do the task on it, and answer with what comes of it."""
+    service, name = _service(request), model.info.name
     with service.buffers.lease() as book:
         data = await receive_image(request, service.settings, book)
         service.refuse_unless_open()
         order = await order_of(model, task, data)
         answer = await service.dispatcher.run(order, _client_leaves(request))
-    name = model.info.name
     service.metrics.answered(answer.timings, answer.windows, name)
     service.tracing.answered(request.scope, name, answer)
     headers = {
@@ -135,6 +162,7 @@ def _describe(model: HostedModel, default: bool) -> ModelDocument:
         precision=info.precision,
         engine=model.engine,
         device=model.device,
+        attention=list(model.directions or ()),
     )
 
 

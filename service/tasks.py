@@ -6,6 +6,8 @@ Not here: doing it (`workbench.py`, `images.py`), what a query has to look like 
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from models.config import Direction
+
 Output = Literal["labels", "overlay", "color", "confidence", "json"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -24,7 +26,21 @@ class SegmentTask:
     max_pixels: int
 
 
-Task = SegmentTask
+@dataclass(frozen=True, kw_only=True)
+class AttentionTask:
+    """Tell what points, (x, y) in pixels, attend to; they may lie outside the image, which nobody has seen
+    yet. directions: some of the model's."""
+
+    points: tuple[tuple[int, int], ...]
+    directions: tuple[Direction, ...]
+    overlay: bool
+    scale: float
+    alpha: float
+    format: ImageFormat
+    max_pixels: int
+
+
+Task = SegmentTask | AttentionTask
 """Everything that `workbench.py` knows how to do: another task is one more class, joined here by `|`."""
 
 

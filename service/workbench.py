@@ -9,14 +9,17 @@ import re
 import time
 from collections.abc import Mapping
 
+from inference.engines import AttentionEngine, Engine
 from inference.errors import EngineError
 from inference.predictor import Predictor
+from models.config import Direction
+from service.attention import attend, bytes_of_attention
 from service.batching import Batcher
 from service.hosted import HostedModel
 from service.hosting import HostingError, open_predictors, warm_up
 from service.images import bytes_of, segment
 from service.room import Room
-from service.tasks import Answer, Job, MissingModelError, SegmentTask, Uses, WorkerSpec
+from service.tasks import Answer, AttentionTask, Job, MissingModelError, SegmentTask, Uses, WorkerSpec
 from service.tickets import Ticket
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class Workbench:
                 engine=predictor.engine.name,
                 device=predictor.engine.device,
                 one_size=predictor.engine.crop_hw is not None,
+                directions=_directions(predictor.engine),
                 batch=self._batcher.limit(predictor.engine),
                 window_s=self._window_s.get(name, 0.0),
             )
@@ -103,12 +107,7 @@ class Workbench:
         try:
             with self._batcher.engine_for(order.model, predictor.engine, ticket) as engine:
                 shared = Predictor(predictor.info, engine, memory_budget_bytes=predictor.memory_budget_bytes)
-                match order.task:
-                    case SegmentTask() as task:
-                        began, wanted = time.monotonic(), bytes_of(task, order.image_hw, shared)
-                        with self._room.share(wanted, ticket):
-                            queue_s = job.queue_s + time.monotonic() - began
-                            answer = segment(task, order.data, shared, ticket, queue_s)
+                answer = self._perform(job, shared, ticket)
         except EngineError as error:
             if _OUT_OF_MEMORY.search(str(error)):
                 raise MemoryError(str(error)) from error
@@ -116,6 +115,20 @@ class Workbench:
             raise
         self._failures = 0
         return answer
+
+    def _perform(self, job: Job, predictor: Predictor, ticket: Ticket) -> Answer:
+        task, order, began = job.order.task, job.order, time.monotonic()
+
+        def queue_s() -> float:
+            return job.queue_s + time.monotonic() - began
+
+        match task:
+            case SegmentTask():
+                with self._room.share(bytes_of(task, order.image_hw, predictor), ticket):
+                    return segment(task, order.data, predictor, ticket, queue_s())
+            case AttentionTask():
+                with self._room.share(bytes_of_attention(task, order.image_hw, predictor), ticket):
+                    return attend(task, order.data, predictor, ticket, queue_s())
 
     def take_uses(self) -> Uses:
         """What the engines did since this was asked last."""
@@ -128,3 +141,7 @@ class Workbench:
             return
         for predictor in self._predictors.values():
             predictor.close()
+
+
+def _directions(engine: Engine) -> tuple[Direction, ...] | None:
+    return tuple(engine.directions) if isinstance(engine, AttentionEngine) else None

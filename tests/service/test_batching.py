@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference.engines import Engine
+from inference.engines import AttentionEngine, Engine
 from inference.errors import EngineError, PredictionCancelled
 from inference.predictor import Predictor
+from models.config import Direction
 from service.batching import Batcher
 from service.tickets import Ticket
 from tests.inference.fakes import AnySizeEngine, ConvolutionEngine, made_info
@@ -176,7 +177,7 @@ def test_whole_images_are_weighed_by_their_pixels() -> None:
     threads = [threading.Thread(target=work, args=each) for each in ((64, 4), (16, 40))]
     for thread in threads:
         thread.start()
-    while len(batcher._demands) < 1 or batcher._open < 2:
+    while len(batcher._line) < 1 or batcher._open < 2:
         time.sleep(0.001)
     time.sleep(0.05)
     lined_up.set()
@@ -298,6 +299,41 @@ def test_a_call_waits_no_longer_than_the_most(engine: GatedEngine) -> None:
         started = time.monotonic()
         Requests(batcher, engine).ask(1).result(10)
         assert 0.09 < time.monotonic() - started < 2
+
+
+def test_attention_takes_its_turn_but_shares_no_call(engine: GatedEngine) -> None:
+    asked: list[tuple[int, tuple[str, ...]]] = []
+
+    class Telling(GatedEngine):
+        directions: tuple[Direction, ...] = ("collect", "distribute")
+
+        def attend(self, images: Any, directions: Sequence[Direction]) -> dict[Direction, Any]:
+            asked.append((len(images), tuple(directions)))
+            return {direction: images[:, 0, :2, :2] for direction in directions}
+
+    telling = Telling()
+    requests, first = held(telling)
+
+    def attend(value: int) -> Any:
+        with requests.batcher.engine_for("made", telling, Ticket(20)) as shared:
+            assert isinstance(shared, AttentionEngine)
+            assert shared.directions == ("collect", "distribute")
+            return shared.attend(images(value, 2), ("distribute",))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(attend, value) for value in (1, 2)]
+        assert all(requests.lined_up.acquire(timeout=10) for _ in found)
+        other = requests.ask(3)
+        telling.let()
+        for value, future in zip((1, 2), found, strict=True):
+            (weights,) = future.result(10).values()
+            np.testing.assert_array_equal(weights, np.full((2, 2, 2), value))
+    other.result(10)
+    first.result(10)
+    assert asked == [(2, ("distribute",))] * 2
+    assert requests.batcher.take_uses()["made"].sizes == {1: 2, 2: 2}
+    with requests.batcher.engine_for("made", engine, Ticket(20)) as shared:
+        assert not isinstance(shared, AttentionEngine)
 
 
 def test_closing_ends_what_waits_and_tells_whether_a_call_is_left(engine: GatedEngine) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from inference.errors import ParameterError, PredictionCancelled
-from service.dispatch import Dispatcher, Done, Pace
+from service.dispatch import Dispatcher, Done
 from service.errors import ClientGoneError, Problem
 from service.hosted import HostedModel
+from service.pace import Pace
 from service.tasks import Answer, Job, Order, SegmentTask, Timings
 from tests.service.fakes import tiny_info
 
@@ -40,7 +41,7 @@ class FakeWorker:
 
     def __init__(self, workers: int = 1, window_s: float = 0.1, name: str = "fake") -> None:
         self.workers, self.name = workers, name
-        facts = {"engine": "fake", "device": "cpu", "one_size": True, "batch": 1}
+        facts = {"engine": "fake", "device": "cpu", "one_size": True, "directions": None, "batch": 1}
         self.models = (HostedModel(info=tiny_info(), window_s=window_s, **facts),)  # type: ignore[arg-type]
         self.jobs: dict[int, tuple[Job, Done]] = {}
         self.cancelled: list[int] = []

@@ -17,6 +17,7 @@ from service.devices import devices_of
 from service.errors import Problem
 from service.hosted import HostedModel
 from service.orders import order_of
+from service.tasks import AttentionTask
 from tests.inference.fakes import AnySizeEngine, ConvolutionEngine, made_info
 from tests.service.fakes import encoded, three_colors, tiny_app
 from tests.service.test_dispatch import TASK
@@ -32,6 +33,7 @@ def hosted(predictor: Predictor) -> HostedModel:
         engine=engine.name,
         device=engine.device,
         one_size=engine.crop_hw is not None,
+        directions=None,
         batch=1,
         window_s=0.1,
     )
@@ -69,8 +71,28 @@ def test_pixels_of_mmsegmentations_protocol_are_counted_in_windows(
     assert count == max(1, -(-pixels // (33 * 33)))
 
 
+def test_attention_is_the_windows_of_its_points_or_a_whole_image() -> None:
+    task = AttentionTask(
+        points=((1, 1), (2, 2), (90, 50)),
+        directions=("collect",),
+        overlay=False,
+        scale=1.0,
+        alpha=0.5,
+        format="png",
+        max_pixels=10_000,
+    )
+    sliding = hosted(Predictor(made_info(), ConvolutionEngine()))
+    assert sliding.work_of(task, (300, 400)) == 3
+    assert sliding.work_of(replace(task, points=task.points * 10), (300, 400)) == sliding.windows(
+        (300, 400), (1.0,), flip=False
+    )
+    info = made_info(protocol="mmsegmentation", test_mode="whole", base_size=600, base_short=400)
+    whole = hosted(Predictor(info, AnySizeEngine()))
+    assert whole.work_of(task, (300, 400)) == whole.windows((300, 400), (1.0,), flip=False) > 100
+
+
 def test_facts_travel_between_processes_as_plain_values() -> None:
-    model = hosted(Predictor(made_info(), ConvolutionEngine()))
+    model = replace(hosted(Predictor(made_info(), ConvolutionEngine())), directions=("collect",))
     assert HostedModel.from_dict(json.loads(json.dumps(model.to_dict()))) == model
 
 
