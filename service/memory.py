@@ -9,7 +9,9 @@ import os
 import sys
 from functools import cache
 
-_M_ARENA_MAX = -8
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1
+_KEPT_BLOCK_BYTES, _KEPT_BYTES = 32 << 20, 256 << 20
+"""Of one block, the most that glibc takes; and of all that is free at the end of a heap."""
 _ARENAS = 2
 
 
@@ -21,6 +23,18 @@ def limit_heaps() -> None:
     libc = _glibc()
     if libc is not None and "MALLOC_ARENA_MAX" not in os.environ:
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def keep_buffers() -> None:
+    """Let memory that a request has freed stay for the next one, until `give_back`: for workers.
+
+    Left alone, glibc may return the buffers of every image to the system and ask for them again: 18 MB and
+    4,700 page faults for a photograph of 2048x1024, 8 of the 21 ms that decoding it took.
+    """
+    libc = _glibc()
+    if libc is not None and not {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ):
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def give_back() -> None:

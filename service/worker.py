@@ -52,6 +52,7 @@ def main(descriptor: int, parent: int) -> None:
     _die_with(parent)
     _go_first_when_memory_ends()
     memory.limit_heaps()
+    memory.keep_buffers()
     link = Link(socket.socket(fileno=descriptor))
     spec = link.receive()
     if not isinstance(spec, WorkerSpec):
