@@ -14,6 +14,7 @@ Not here: whose turn it is (`turns.py`), predictors (`workbench.py`), processes 
     with batcher.engine_for("street", engine, ticket) as shared: Predictor(info, shared).predict(image)
 """
 
+import math
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,9 @@ from service.tasks import EngineUse, Uses
 from service.tickets import Ticket
 from service.turns import Demand, Line, Part, Turn
 
+SMALL_PIXELS = 90_000
+"""Of a window, two of which in a call keep a CPU's cores busier: on two cores 6% more at 241x241, and 2% less
+at 465x465, where one alone does."""
 _ENDING = "the service is ending"
 
 
@@ -62,7 +66,7 @@ class Batcher:
 
     def limit(self, engine: Engine) -> int:
         """Images in one call of that engine at most."""
-        wanted = self._max_batch or engine.preferred_batch
+        wanted = self._max_batch or _preferred(engine)
         return min(wanted, engine.max_batch or wanted)
 
     @contextmanager
@@ -237,6 +241,12 @@ class SharedAttentionEngine(SharedEngine):
     def _telling(self) -> AttentionEngine:
         assert isinstance(self._engine, AttentionEngine)
         return self._engine
+
+
+def _preferred(engine: Engine) -> int:
+    """What the engine prefers; where that is one window, two that are small."""
+    small = engine.crop_hw is not None and math.prod(engine.crop_hw) <= SMALL_PIXELS
+    return 2 if small and engine.preferred_batch == 1 else engine.preferred_batch
 
 
 def _joined(pieces: Sequence[Array]) -> Array:

@@ -129,6 +129,18 @@ def test_the_most_is_what_was_set_or_preferred_and_the_engine_can(
         assert (shared.preferred_batch, shared.max_batch) == (limit, able)
 
 
+@pytest.mark.parametrize(
+    ("crop_hw", "preferred", "limit"),
+    [((241, 241), 1, 2), ((465, 465), 1, 1), (None, 1, 1), ((33, 33), 8, 8)],
+)
+def test_two_small_windows_go_into_a_call_where_an_engine_prefers_one(
+    crop_hw: tuple[int, int] | None, preferred: int, limit: int
+) -> None:
+    engine = ConvolutionEngine(preferred_batch=preferred)
+    engine.crop_hw = crop_hw  # type: ignore[assignment]
+    assert Batcher().limit(engine) == limit
+
+
 def test_a_thumbnail_takes_turns_with_a_panorama_instead_of_waiting_for_its_end(engine: GatedEngine) -> None:
     requests, first = held(engine, max_batch=2)
     panorama = requests.ask(1, 40)
