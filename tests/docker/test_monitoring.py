@@ -1,9 +1,11 @@
 """Prometheus' and Grafana's files: every question can be asked of what the service really says."""
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import promql_parser
@@ -12,6 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from service.gpus import GpuState
 from tests.service.fakes import encoded, three_colors, tiny_app
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
@@ -41,7 +44,10 @@ def questions() -> dict[str, str]:
 @cache
 def exposed() -> dict[str, set[str]]:
     """Every sample's name of a service that has had a few requests, with its labels."""
-    with TestClient(tiny_app()) as client:
+    app, pid = tiny_app(), os.getpid()
+    gpus: Any = SimpleNamespace(states=lambda: [GpuState(0, "Some GPU", 0.5, 2, 3, {pid: 1})])
+    app.state.service.metrics.watch_workers(lambda: [SimpleNamespace(name="cuda:0", pid=pid)], gpus)
+    with TestClient(app) as client:
         assert client.post("/segment", content=encoded(three_colors())).status_code == 200
         assert client.post("/segment", content=b"no picture").status_code == 415
         text = client.get("/metrics").text
