@@ -16,7 +16,7 @@ from inference.predictor import Predictor
 from models.config import Direction
 from service.app import create_app
 from service.attention import compact
-from service.openapi import ATTENTION
+from service.openapi.attention import ATTENTION, ATTENTION_SCHEMA
 from service.settings import Settings
 from tests.service.fakes import FakeEngine, decoded, encoded, live, metric, three_colors, tiny_app, tiny_info
 
@@ -215,8 +215,8 @@ def test_any_weights_survive_as_bytes(weights: NDArray[np.float64]) -> None:
 
 def test_the_documents_example_can_be_read_as_its_schema_says() -> None:
     content = ATTENTION[200]["content"]["application/json"]
-    (point,) = content["example"]["points"]
-    needed = content["schema"]["properties"]["points"]["items"]["required"]
+    (point,) = content["examples"]["json"]["value"]["points"]
+    needed = ATTENTION_SCHEMA["properties"]["points"]["items"]["required"]
     assert set(needed) <= set(point)
     assert weights_in(point["collect"]).shape == (2, 3)
 
