@@ -15,7 +15,7 @@ from inference.arrays import Array, Workspace
 from inference.bundle import ModelInfo
 from inference.clock import HostClock
 from inference.crops import WindowCutter
-from inference.engines import Engine
+from inference.engines import Engine, arrays_of
 from inference.plan import Plan, Request, View, intervals, make_plan
 from inference.prediction import Check, Outputs, Prediction
 from inference.stitch import Stitcher
@@ -53,7 +53,7 @@ def plan_published(
         confidence=confidence,
         probabilities=probabilities,
         batch=min(engine.preferred_batch, engine.max_batch or engine.preferred_batch),
-        **_place(like_arrays_of(engine), info.classes),
+        **_place(arrays_of(engine), info.classes),
     )
     return make_plan(request, budget_bytes)
 
@@ -62,17 +62,12 @@ def run_published(
     info: ModelInfo, engine: Engine, plan: Plan, image: NDArray[np.uint8], check: Check
 ) -> Prediction:
     """The prediction that `plan` is of: on numpy or torch arrays, as the engine takes them."""
-    like = like_arrays_of(engine)
+    like = arrays_of(engine)
     if is_numpy_array(like):
         return HostRun(info, engine, plan, image, check).result()
     from inference.device.run import DeviceRun
 
     return DeviceRun(info, engine, plan, image, check, like).result()
-
-
-def like_arrays_of(engine: Engine) -> Array:
-    """An array of the kind and on the device that the engine takes."""
-    return engine.to_device(np.zeros(1, np.float32))
 
 
 def _place(like: Array, classes: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from inference.arrays import Workspace
 from inference.bundle import ModelInfo
 from inference.clock import engine_clock
-from inference.device.availability import find_kernels, give_up
+from inference.device.availability import current, find_kernels, give_up
 from inference.device.tables import Stitching, to
 from inference.device.windows import DeviceCutter
 from inference.engines import Engine
@@ -64,6 +64,10 @@ class DeviceRun:
 
     def result(self) -> Prediction:
         """Does the work."""
+        with current(self._outputs.labels.device):
+            return self._result()
+
+    def _result(self) -> Prediction:
         for band in self._plan.bands:
             self._logits.release(band)
             for views in self._plan.batches(band):
