@@ -46,9 +46,9 @@ class Request:
 
     mirrored: every window also runs as its mirror image; block_values: float32 values in a block's arrays
     at most (what a cache or a device likes); largest_block_hw: of image pixels; tile: columns of the image
-    that one product resamples; batch: images in one engine call at most; on_device: the image lies beside the
-    logits on a device, where windows are cut out of it; fused: blocks are finished by one kernel, which needs
-    no arrays of their size.
+    that one product resamples; batch: images in one engine call at most; threads: that stitch; on_device:
+    the image lies beside the logits on a device, where windows are cut out of it; fused: blocks are finished
+    by one kernel, which needs no arrays of their size.
     """
 
     image_hw: tuple[int, int]
@@ -63,6 +63,7 @@ class Request:
     block_values: int
     tile: int
     largest_block_hw: tuple[int, int] = BLOCK_HW
+    threads: int = 1
     on_device: bool = False
     fused: bool = False
 
@@ -95,6 +96,15 @@ class Plan:
                     yield scale, row, column, False
                     if self.request.mirrored:
                         yield scale, row, column, True
+
+    @property
+    def threads(self) -> int:
+        """That stitch: as many as there are rows of blocks for, at most."""
+        return min(self.request.threads, math.ceil(self.request.image_hw[0] / self.block_hw[0]))
+
+    def parts(self, band: Band) -> list[Interval]:
+        """The rows of blocks in it."""
+        return list(intervals(*band.rows, self.block_hw[0]))
 
     def batches(self, band: Band) -> Iterator[list[View]]:
         """`views` in batches."""
@@ -201,7 +211,8 @@ def _memory(request: Request, block_hw: tuple[int, int], batch: int, slots: int)
     if not request.fused:
         if request.on_device:
             memory["cutting"] = CUTTING_BYTES * crop
-        memory["block"] = _block_bytes(request, block_hw)
+        threads = min(request.threads, math.ceil(request.image_hw[0] / block_hw[0]))
+        memory["block"] = threads * _block_bytes(request, block_hw)
         memory["matrices"] = _matrix_bytes(request)
     return memory
 

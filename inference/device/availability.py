@@ -41,18 +41,14 @@ def give_up(device: torch.device, error: Exception) -> None:
 
 
 def _tried(device: torch.device) -> Any | None:
+    if device.type != "cuda":
+        return None
     try:
         from inference.device import kernels
 
-        if device.type != "cuda" and not kernels.INTERPRETED:
-            return None
         with current(device):
             kernels.try_out(torch.ones(1, 1, 3, dtype=torch.uint8, device=device))
-    except ModuleNotFoundError as error:
-        if device.type == "cuda":
-            _warn(device, error)
-        return None
-    except Exception as error:  # Triton, a compiler, or a driver: each has exceptions of its own
+    except Exception as error:  # Triton, a compiler, a driver: each has its own
         _warn(device, error)
         return None
     return kernels

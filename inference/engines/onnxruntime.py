@@ -30,7 +30,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
-        self.device = device
+        self.device, self.threads = device, threads
         self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
         self._binding = None if device == "cpu" else _binding(self._session, device)
         self.crop_hw = _check(bundle, self._session)

@@ -264,6 +264,24 @@ def test_threads_may_share_a_predictor() -> None:
         np.testing.assert_array_equal(labels, expected[index % 6])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_that_stitch_give_the_same(threads: int) -> None:
+    image, engine = made_image(300, 70), ConvolutionEngine(5)
+    engine.threads = threads
+    predictor = predictor_of(engine)
+    options: dict[str, Any] = {"base_size": 300, "flip": True, "scales": (1.0, 0.6), "confidence": True}
+    plan = predictor.plan((300, 70), **options)
+    assert plan.threads == threads  # type: ignore[union-attr]
+    engine.threads = 1
+    alone = predictor.plan((300, 70), **options)
+    assert plan.memory["block"] == threads * alone.memory["block"]
+    expected = predictor.predict(image, **options)
+    engine.threads = threads
+    found = predictor.predict(image, **options)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+
+
 @pytest.mark.parametrize(
     ("image_hw", "options"),
     [
@@ -274,6 +292,7 @@ def test_threads_may_share_a_predictor() -> None:
 )
 def test_memory_peaks_where_the_plan_says(image_hw: tuple[int, int], options: dict[str, Any]) -> None:
     predictor = predictor_of(ConvolutionEngine(60, (65, 65), preferred_batch=1))
+    predictor.engine.threads = 1  # type: ignore[attr-defined]
     image, plan = made_image(*image_hw), predictor.plan(image_hw, **options)
     predictor.predict(image, **options)
     tracemalloc.start()
