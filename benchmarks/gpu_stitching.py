@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from _common import photograph, report
 from _gpu import describe_gpu
+from _no_network import NoNetwork
 
 from inference.bundle import ModelInfo
 from inference.device import availability
@@ -24,28 +25,6 @@ from models.labels import get_label_set
 
 SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 TILES = ((32, 1), (16, 1), (32, 2), (64, 2), (64, 4), (16, 2), (16, 4), (16, 8), (8, 4), (8, 8))
-
-
-class NoNetwork:
-    """Gives the same logits for every window, without work. device: "numpy", or one of torch's."""
-
-    name, preferred_batch, max_batch, limits_hw = "none", 8, None, None
-
-    def __init__(self, config: ModelConfig, device: str) -> None:
-        self.device = device
-        self.crop_hw, self.coarse_hw = config.crop_hw, config.feature_hw
-        shape = (self.preferred_batch, config.classes, *self.coarse_hw)
-        logits = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
-        self._logits: Any = self.to_device(logits)
-
-    def to_device(self, array: Any) -> Any:
-        return array if self.device == "numpy" else torch.from_numpy(array).to(self.device)
-
-    def infer(self, images: Any) -> Any:
-        return self._logits[: len(images)]
-
-    def close(self) -> None:
-        pass
 
 
 def main() -> None:
