@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import threading
 import time
 from pathlib import Path
@@ -134,7 +135,14 @@ def resident_bytes() -> int:
 def report(**figures: Any) -> None:
     """Prints the figures, with the machine they were taken on, as one JSON line."""
     machine = {"cpu": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
-    print(json.dumps({**figures, **machine}), flush=True)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    print(json.dumps({**figures, **machine, "date": today, "command": _command()}), flush=True)
+
+
+def _command() -> str:
+    """As it was called; of folders elsewhere, the last two names."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    return " ".join("/".join(Path(word).parts[-2:]) if word.startswith("/") else word for word in words)
 
 
 def _processor() -> str:
