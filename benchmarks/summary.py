@@ -103,9 +103,8 @@ def _cityscapes(line: dict[str, Any], made: Made) -> Iterator[Figure]:
     if not line.get("best"):
         return
     times, whole, ceiling = line["targets"]
-    what = (
-        f"PSANet101 at 705, 1024x2048, six scales with flip, {line['best']}, against the straightforward way"
-    )
+    way = f"1024x2048, six scales with flip, {line['best']}"
+    what = f"PSANet101 at 705, {way}, against the straightforward way"
     yield made(what, line["six_times"], times, True, f"{line['six_times']:.1f} times as fast")
     what = "… single scale, the whole way over the engine"
     yield made(what, line["single_over_engine"], whole, False, f"{line['single_over_engine']:.3f}")

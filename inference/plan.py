@@ -98,6 +98,18 @@ class Plan:
                         yield scale, row, column, True
 
     @property
+    def alone(self) -> bool:
+        """Whether every pixel of the image has one softmax, and nobody asks for its values: the class of the
+        greatest logit is the most probable, also where float32 would make two probabilities equal."""
+        request = self.request
+        layout = request.layouts[0]
+        return (
+            len(request.layouts) == len(layout.rows.starts) == len(layout.columns.starts) == 1
+            and layout.same
+            and not (request.mirrored or request.confidence or request.probabilities)
+        )
+
+    @property
     def threads(self) -> int:
         """That stitch: as many as there are rows of blocks for, at most."""
         return min(self.request.threads, math.ceil(self.request.image_hw[0] / self.block_hw[0]))

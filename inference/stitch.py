@@ -88,12 +88,18 @@ class Stitcher:
         return _Rows(spans, up, down, self._asarray(spans[0].share[:, None] * np.float32(weights[0])))
 
     def block(self, rows: _Rows, index: int, work: Workspace) -> Array:
-        """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`.
+        """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`; logits where
+        the plan is `alone`.
 
         Averaged over windows, mirror images and scales. Lies in `work`, valid until it is used again.
         """
         classes, take = self._plan.request.classes, work.take
         (left, right), by_scale = self._columns[index]
+        if self._plan.alone:
+            slot, row, column = self._logits.slots[0, 0, 0, False], rows.spans[0].parts[0], by_scale[0]
+            part = column.span.parts[0]
+            coarse = self._logits.values[slot, :, slice(*row.coarse), slice(*part.coarse)]
+            return _upsample(coarse, rows.up[0][0], column.up[0], work)
         width, depth = right - left, sum(span.length for span in rows.spans)
         gathered, at = take("gathered", (classes, depth, width)), 0
         for scale, columns in enumerate(by_scale):

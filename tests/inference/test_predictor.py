@@ -85,6 +85,28 @@ def test_probabilities_are_those_of_the_published_protocol(
     assert_published(found, expected)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_labels_alone_of_one_window_are_those_that_come_with_confidence(align_corners: bool) -> None:
+    engine, image = ConvolutionEngine(19, (65, 41)), made_image(65, 41)
+    predictor = predictor_of(engine, align_corners=align_corners)
+    assert predictor.plan((65, 41), base_size=65).alone  # type: ignore[union-attr]
+    for options in ({"confidence": True}, {"flip": True}, {"scales": (1.0, 0.5)}, {"probabilities": True}):
+        assert not predictor.plan((65, 41), base_size=65, **options).alone  # type: ignore[arg-type, union-attr]
+    alone = predictor.predict(image, base_size=65).labels
+    np.testing.assert_array_equal(alone, predictor.predict(image, base_size=65, confidence=True).labels)
+    assert len(np.unique(alone)) > 5
+
+
+def test_ties_of_one_window_go_to_the_lowest_class_with_and_without_softmax() -> None:
+    engine = ConvolutionEngine(6, (33, 33))
+    engine._places[3:] = engine._places[:3]
+    engine._weights[3:] = engine._weights[:3]
+    predictor, image = predictor_of(engine), made_image(33, 33)
+    alone = predictor.predict(image, base_size=33).labels
+    assert alone.max() < 3
+    np.testing.assert_array_equal(alone, predictor.predict(image, base_size=33, confidence=True).labels)
+
+
 def test_averaging_logits_would_be_noticed() -> None:
     engine = ConvolutionEngine(5)
     predictor, image = predictor_of(engine), made_image(33, 33)

@@ -20,7 +20,7 @@ def made_plan(classes: int = 4, image_hw: tuple[int, int] = (33, 33), budget: in
         coarse_hw=(5, 5),
         classes=classes,
         mirrored=False,
-        confidence=False,
+        confidence=True,
         probabilities=False,
         batch=1,
         block_values=1 << 18,
