@@ -51,10 +51,12 @@ def main() -> None:
     parser.add_argument("lines", type=Path, help="JSON lines, as benchmarks print them last")
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
-    latest: dict[tuple[str, str], dict[str, Any]] = {}
+    latest: dict[tuple[str, ...], dict[str, Any]] = {}
     for text in args.lines.read_text().splitlines():
         line = json.loads(text)
-        latest[line["benchmark"], line.get("gpu", line["cpu"])] = line
+        # Of a benchmark of several parts, those that a line has.
+        parts = [part for part in ("fp32", "int8") if part in line]
+        latest[line["benchmark"], line.get("gpu", line["cpu"]), *parts] = line
     figures = [figure for line in latest.values() for figure in figures_of(line)]
     print("| what | figure | aim | command |\n|---|---|---|---|")
     for figure in figures:
@@ -82,21 +84,27 @@ def figures_of(line: dict[str, Any]) -> Iterator[Figure]:
 
 
 def _protocol(line: dict[str, Any], made: Made) -> Iterator[Figure]:
-    model, targets = line["fp32"]["model"].partition(",")[0], line["targets"]
+    if "fp32" in line:
+        yield from _protocol_fp32(line["fp32"], line["targets"], made)
+    if "int8" in line:
+        row = line["int8"]
+        points = f"; mIoU {row['points']:+.2f} points" if "points" in row else ""
+        times = f"{row['times_median']:.1f} times as fast"
+        shown = f"{times} ({row['times_processor']:.1f} by the processor's time{points})"
+        what = f"{row['model']}, int8, against its source the straightforward way"
+        yield made(what, row["times_median"], line["targets"]["int8_times"], True, shown)
+
+
+def _protocol_fp32(rows: dict[str, Any], targets: dict[str, float], made: Made) -> Iterator[Figure]:
+    model = rows["model"].partition(",")[0]
     for name, said in (("single", "single scale"), ("six", "six scales with flip")):
-        row = line["fp32"][name]
+        row = rows[name]
         shown = (
             f"{row['times']:.2f} times as fast ({row['times_processor']:.2f} by the processor's time; "
             f"{row['agreement']:.5f} of labels)"
         )
         what = f"{model} at 465, fp32, {said}, against the straightforward way"
         yield made(what, row["times"], targets["fp32_times"], True, shown)
-    row = line["int8"]
-    points = f"; mIoU {row['points']:+.2f} points" if "points" in row else ""
-    times = f"{row['times_median']:.1f} times as fast"
-    shown = f"{times} ({row['times_processor']:.1f} by the processor's time{points})"
-    what = f"{row['model']}, int8, against its source the straightforward way"
-    yield made(what, row["times_median"], targets["int8_times"], True, shown)
 
 
 def _cityscapes(line: dict[str, Any], made: Made) -> Iterator[Figure]:
