@@ -108,7 +108,7 @@ function refresh() {
   status.update();
   element("again-all").hidden = state.pictures.length < 2;
   const labelled = Boolean(picture?.answer);
-  for (const id of ["tools", "caption", "take"]) element(id).hidden = !labelled;
+  element("take").hidden = !labelled;
   showCard(labelled ? state.view : null);
   if (picture && !labelled) showUnlabelled(picture);
   else if (picture && picture.labels === null) show(picture);
@@ -120,11 +120,12 @@ function showCard(view) {
 
 /** What can be seen of a picture before its answer is there. */
 function showUnlabelled(picture) {
+  element("caption").textContent = "";
   stage.clear();
   stage.usePanes([""]);
   stage.setPhoto(picture.url, {
     onLoad: (width, height) => state.current === picture && !picture.labels && stage.setSize(width, height),
-    onFail: () => stage.usePanes([]),
+    onFail: () => stage.usePanes([], `${picture.name} cannot be shown`),
   });
 }
 

@@ -33,6 +33,10 @@ export class ConfidenceView {
     if (this.picture === picture && picture.confidence !== null) this.#draw();
   }
 
+  hide() {
+    this.picture = null;
+  }
+
   read(x, y) {
     const { confidence, labels, answer } = this.picture;
     if (confidence === null) return null;

@@ -138,7 +138,8 @@ export class AttentionView {
 
   #refresh() {
     element("add-point").disabled = this.picture.points.length >= MOST_POINTS;
-    this.stage.usePanes(this.#shown().map((direction) => TITLES[direction]));
+    const number = this.picture.point + 1;
+    this.stage.usePanes(this.#shown().map((direction) => `Point ${number} ${TITLES[direction].toLowerCase()}`));
     this.#look();
     this.#draw();
     this.teller.want(this.picture, this.#scale(), this.picture.points);

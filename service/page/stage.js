@@ -56,8 +56,10 @@ export class Stage {
     };
   }
 
-  /** A frame for each title. */
-  usePanes(titles) {
+  /** A frame for each title, or a text where there is none. */
+  usePanes(titles, text = "") {
+    element("blank").textContent = text;
+    element("blank").hidden = titles.length > 0;
     this.panes.forEach((pane, i) => {
       pane.figure.hidden = i >= titles.length;
       pane.title.textContent = titles[i] ?? "";

@@ -21,9 +21,10 @@ export class Strip {
 
   add(picture) {
     const image = make("img", { src: picture.url, alt: "" });
-    image.addEventListener("error", () => (image.hidden = true)); // a type that browsers do not show
+    image.addEventListener("error", () => (image.hidden = true)); // its name's end is seen instead
     const button = make("button", { type: "button", class: "thumb", title: picture.name }, image);
-    button.append(make("span", { class: "state", ariaHidden: "true" }));
+    button.append(make("span", { class: "kind", textContent: picture.name.split(".").at(-1).slice(0, 5) }));
+    button.append(make("span", { class: "state" }));
     button.addEventListener("click", () => this.onChoose(picture));
     const remove = make("button", { type: "button", class: "icon remove", textContent: "×" });
     remove.setAttribute("aria-label", `Remove ${picture.name}`);

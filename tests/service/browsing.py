@@ -12,6 +12,7 @@ ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 ASKED = ("/segment", "/attention", "/models")
 """Where a refusal is an answer that the page deals with, which Chromium reports all the same."""
 OURS = "Canvas2D: Multiple readback operations"
@@ -77,7 +78,7 @@ def choose(page: Any, *paths: Path) -> None:
 
 def wait_for_labels(page: Any) -> None:
     """Until the picture on the stage is labelled and nothing is under way."""
-    page.locator("#caption:visible").wait_for()
+    page.locator("#caption", has_text=" × ").wait_for()
     page.locator("#busy").wait_for(state="hidden")
 
 

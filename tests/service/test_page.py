@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.documents import PAGE
 from tests.service.browsing import choose, color_at, hover, opened, read_out, view, wait_for_labels
 from tests.service.fakes import (
     PALETTE,
@@ -275,8 +276,12 @@ def test_pictures_can_be_dropped_and_pasted(page: Any) -> None:
 
 
 def test_a_sample_is_one_click_away(page: Any, address: str) -> None:
+    files = sorted((PAGE / "samples").glob("*.jpg"))
+    assert sum(file.stat().st_size for file in files) < 200_000
+    credits = (PAGE / "samples" / "README.md").read_text()
+    assert all(f"`{file.name}`" in credits for file in files)
     samples = page.locator(".sample")
-    assert samples.count() == 3
+    assert samples.count() == len(files) == 3
     for sample in samples.all():
         assert sample.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     samples.first.click()
@@ -339,6 +344,16 @@ def test_the_files_are_those_that_the_curl_lines_give(page: Any, picture: Path, 
     photo, colors = three_colors(120, 180).astype(float), np.asarray(PALETTE, float)[labels]
     expected = np.where((labels == 2)[..., None], photo, 0.6 * photo + 0.4 * colors)
     np.testing.assert_allclose(overlay, expected, atol=1)
+
+
+def test_the_curl_line_can_be_copied(page: Any, picture: Path) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    choose(page, picture)
+    page.locator("#copy").click()
+    page.locator("#copy", has_text="Copied").wait_for()
+    line = page.locator("#curl").inner_text()
+    assert page.evaluate("navigator.clipboard.readText()") == line
+    assert line.startswith("curl -F 'image=@three colours.png'")
 
 
 def test_odd_file_names_survive_the_shell_and_curl(page: Any, picture: Path, tmp_path: Path) -> None:

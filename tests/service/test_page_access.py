@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.service.browsing import choose, hover, opened, read_out, view, wait_for_labels
+from tests.service.browsing import PHONE, choose, hover, opened, read_out, view, wait_for_labels
 from tests.service.fakes import app_of, live, telling
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 FOCUS_IS_SEEN = """() => {
   const focused = document.activeElement;
@@ -99,9 +97,10 @@ def test_the_keyboard_reads_the_picture(page: Any, picture: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_complain_of(browser: Any, address: str, picture: Path, scheme: str) -> None:
     with opened(browser, address, color_scheme=scheme, reduced_motion="reduce") as page:
+        rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}  # all else is the same
 
         def check(where: str) -> None:
-            found = Axe().run(page)
+            found = Axe().run(page, options={"resultTypes": ["violations"], **rules})
             assert found.violations_count == 0, f"{where}: {found.generate_report()}"
 
         check("before the first picture")

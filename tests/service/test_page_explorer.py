@@ -109,7 +109,7 @@ def test_both_directions_are_shown_side_by_side(page: Any, tmp_path: Path) -> No
     explore(page, tmp_path)
     page.locator("#directions label", has_text="Both").click()
     titles = page.locator(".pane:visible .pane-title").all_inner_texts()
-    assert titles == ["Collects from", "Distributes to"]
+    assert titles == ["Point 1 collects from", "Point 1 distributes to"]
     hover(page, 0.9, 0.9, frame=1)
     seen = seen_from(60, 40)
     for frame, direction in enumerate(("collect", "distribute")):
