@@ -109,6 +109,7 @@ function refresh() {
   element("again-all").hidden = state.pictures.length < 2;
   const labelled = Boolean(picture?.answer);
   element("take").hidden = !labelled;
+  element("tools").hidden = picture?.state === "failed" && !labelled;
   showCard(labelled ? state.view : null);
   if (picture && !labelled) showUnlabelled(picture);
   else if (picture && picture.labels === null) show(picture);

@@ -42,9 +42,12 @@ def required() -> bool:
 
 
 @contextmanager
-def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
-    """The page, ready. When it is closed no script may have failed, the browser may not have complained, no
-    policy may have been violated and no request may have left the host."""
+def opened(browser: Any, address: str, *, ready: str = "#model:enabled", **options: Any) -> Iterator[Any]:
+    """The page, once there is what `ready` selects.
+
+    When it is closed no script may have failed, the browser may not have complained, no policy may have been
+    violated and no request may have left the host.
+    """
     page = browser.new_page(**({"viewport": {"width": 1280, "height": 860}} | options))
     complaints: list[str] = []
 
@@ -64,7 +67,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     page.add_init_script(WATCH_POLICY)
     page.set_default_timeout(15_000)
     page.goto(address)
-    page.wait_for_selector("#model:enabled")
+    page.wait_for_selector(ready)
     yield page
     page.close()
     assert not complaints, complaints

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from service.documents import PAGE
+from service.keys import make_key
 from tests.service.browsing import choose, color_at, hover, opened, read_out, view, wait_for_labels
 from tests.service.fakes import (
     PALETTE,
@@ -192,8 +193,7 @@ def test_a_file_over_the_limit_is_told(browser: Any, tmp_path: Path) -> None:
         assert page.locator("#alert-title").inner_text() in {"Too many bytes", "No answer"}
 
 
-@pytest.mark.parametrize("status", [503, 429])
-def test_a_busy_service_is_asked_again_when_it_says(page: Any, picture: Path, status: int) -> None:
+def test_a_busy_service_is_asked_again_when_it_says(page: Any, picture: Path) -> None:
     refusals = [1, 1]
 
     def refuse(route: Any) -> None:
@@ -201,7 +201,7 @@ def test_a_busy_service_is_asked_again_when_it_says(page: Any, picture: Path, st
             route.continue_()
             return
         headers = {"Retry-After": str(refusals.pop()), "Content-Type": PROBLEM}
-        route.fulfill(status=status, headers=headers, body=json.dumps(BUSY))
+        route.fulfill(status=503, headers=headers, body=json.dumps(BUSY))
 
     page.route("**/segment*", refuse)
     page.set_input_files("#file", picture)
@@ -236,24 +236,33 @@ def test_a_service_that_does_not_say_when_is_not_asked_again(page: Any, picture:
     assert len(asked) == 1
 
 
-def test_a_service_with_keys_is_given_one(page: Any, picture: Path) -> None:
-    problem = {"title": "No valid API key", "status": 401, "detail": "Send one.", "code": "bad_key"}
+def test_a_service_with_keys_is_given_one(browser: Any, picture: Path, tmp_path: Path) -> None:
+    key, line = make_key("visitor")
+    keys = tmp_path / "keys.txt"
+    keys.write_text(line)
+    with (
+        live(tiny_app(api_keys_file=keys)) as address,
+        opened(browser, address, ready="#alert:visible") as page,
+    ):
+        page.get_by_label("API key").fill("a wrong one")
+        with page.expect_response(re.compile("/models")):
+            page.keyboard.press("Enter")
+        page.locator("#alert:visible").wait_for()
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        page.locator("#model:enabled").wait_for()
+        choose(page, picture)
+        assert '-H "Authorization: Bearer $PSANET_API_KEY"' in page.locator("#curl").inner_text()
+        assert key not in page.content()
 
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer open sesame":
-            route.continue_()
-        else:
-            route.fulfill(status=401, content_type=PROBLEM, body=json.dumps(problem))
 
-    page.route(re.compile("/(segment|models)"), guard)
-    page.reload()
-    page.locator("#alert:visible").wait_for()
-    page.get_by_label("API key").fill("open sesame")
-    page.keyboard.press("Enter")
-    page.locator("#model:enabled").wait_for()
-    choose(page, picture)
-    assert '-H "Authorization: Bearer $PSANET_API_KEY"' in page.locator("#curl").inner_text()
-    assert "sesame" not in page.content()
+def test_a_client_over_its_limit_goes_on_when_it_may(browser: Any, picture: Path) -> None:
+    with live(tiny_app(rate_per_minute=60, rate_burst=2)) as address, opened(browser, address) as page:
+        page.set_input_files("#file", [picture, picture])
+        page.locator(".thumb").nth(1).click()
+        page.locator("#busy-text", has_text="trying again in 1 s").wait_for()
+        wait_for_labels(page)
+        assert not page.locator("#alert").is_visible()
 
 
 def test_pictures_can_be_dropped_and_pasted(page: Any) -> None:
