@@ -93,6 +93,7 @@ def main() -> None:
 def on_gpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """A row for each type, size, direction and pass."""
     rows = []
+    torch.backends.cudnn.allow_tf32 = False  # of the plain form's convolution
     for name in args.types.split(","):
         dtype = getattr(torch, name)
         ceiling = tflops(dtype, 8192, "cuda")

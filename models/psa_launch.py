@@ -40,9 +40,10 @@ def forward(
     log_sums_np = torch.empty(values_npd.shape[:2], dtype=torch.float32, device=values_npd.device)
     head = _Head(features_npc, weight_mc, values_npd, geometry)
     logits = head.workspace(head.logits_dtype)
-    for block in head.blocks:
-        head.predict(block, logits)
-        head.gather(block, logits, gathered_npd, log_sums_np)
+    with torch.cuda.device_of(logits):
+        for block in head.blocks:
+            head.predict(block, logits)
+            head.gather(block, logits, gathered_npd, log_sums_np)
     return gathered_npd, log_sums_np
 
 
@@ -59,18 +60,19 @@ def backward(
     """Gradients of features, weight and values from those of both results of `forward`, given with them."""
     head = _Head(features_npc, weight_mc, values_npd, geometry)
     logits, pair_grads = head.workspace(head.logits_dtype), head.workspace(features_npc.dtype)
-    products_np = head.row_products(grad_npd, gathered_npd, grad_log_sums_np)
     # What is added to by several blocks is held in float32 until the last has been.
     rows_apart = any(block.top > 0 for block in head.blocks)
     feature_grads = head.sums_like(features_npc, added_to=rows_apart and geometry.distribute)
     value_grads = head.sums_like(values_npd, added_to=rows_apart)
     weight_grads = head.sums_like(weight_mc, added_to=len(head.blocks) > 1)
-    for number, block in enumerate(head.blocks):
-        head.predict(block, logits)
-        head.logit_grads(block, logits, pair_grads, log_sums_np, products_np, grad_npd)
-        head.value_grads(block, logits, log_sums_np, grad_npd, value_grads)
-        head.feature_grads(block, pair_grads, feature_grads)
-        head.weight_grads(block, pair_grads, weight_grads, add=number > 0)
+    with torch.cuda.device_of(logits):
+        products_np = head.row_products(grad_npd, gathered_npd, grad_log_sums_np)
+        for number, block in enumerate(head.blocks):
+            head.predict(block, logits)
+            head.logit_grads(block, logits, pair_grads, log_sums_np, products_np, grad_npd)
+            head.value_grads(block, logits, log_sums_np, grad_npd, value_grads)
+            head.feature_grads(block, pair_grads, feature_grads)
+            head.weight_grads(block, pair_grads, weight_grads, add=number > 0)
     dtype = features_npc.dtype
     return feature_grads.to(dtype), weight_grads.to(dtype), value_grads.to(dtype)
 
@@ -276,7 +278,7 @@ def _precision(like: Tensor) -> str:
     """How products of float32 are made: as PyTorch's own are set, or else exactly enough on tensor cores."""
     if like.device.type != "cuda":
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 def _ceil(count: int, size: int) -> int:

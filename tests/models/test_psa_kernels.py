@@ -59,9 +59,9 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         allocate = getattr(torch, name)
         poisoned = lambda *args, allocate=allocate, **options: allocate(*args, **options).fill_(torch.nan)  # noqa: E731
         monkeypatch.setattr(torch, name, poisoned)
-    TUNER.trials.clear()
+    TUNER.forget()
     yield psa_launch
-    TUNER.trials.clear()
+    TUNER.forget()
 
 
 def found(launch: ModuleType, inputs: list[Tensor], geometry: Geometry) -> list[Tensor]:
