@@ -121,10 +121,10 @@ class Tuner:
 
         Raises RuntimeError where none runs.
         """
-        if (known := self._best.get(key)) is not None:
-            return known
         if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
             return candidates[0]
+        if (known := self._best.get(key)) is not None:
+            return known
         if torch.cuda.is_current_stream_capturing():
             return candidates[0]
         self.trials[key] = [_try(tiles, run) for tiles in candidates]
