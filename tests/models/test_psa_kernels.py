@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.psa_blocks import Geometry
-from models.psa_tiles import TUNER, Tiles
+from models.psa_tiles import FLOAT, HALF, TUNER, Tiles
 from tests.models.psa_oracle import GEOMETRIES, errors, expected, some_inputs
 
 GPU = torch.cuda.is_available()
@@ -124,20 +124,20 @@ def test_logits_beyond_float16_still_give_weights(launch: ModuleType, device: st
     assert (gathered.abs() <= values.abs().amax(1, keepdim=True) * 1.001).all()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
+@DIRECTIONS
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 @pytest.mark.parametrize(
     ("feature_hw", "mask_hw", "images", "channels"),
     [
         ((30, 30), (59, 59), 3, 512),
         ((45, 45), (89, 89), 2, 512),
-        ((45, 45), (59, 59), 1, 256),
-        ((33, 70), (65, 139), 1, 64),
-        ((20, 11), (60, 8), 5, 96),
+        ((45, 45), (59, 59), 1, 512),
+        ((33, 70), (65, 139), 1, 72),
+        ((20, 11), (60, 8), 5, 72),
     ],
 )
-@DIRECTIONS
-@pytest.mark.gpu
-@pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
 def test_networks_sizes_in_every_type(
     launch: ModuleType,
     feature_hw: tuple[int, int],
@@ -146,8 +146,43 @@ def test_networks_sizes_in_every_type(
     channels: int,
     dtype: torch.dtype,
     distribute: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With the first tiles of each kernel: no search, which would compile all."""
+    for table in ("HALF", "FLOAT"):
+        first = {name: tiles[:1] for name, tiles in getattr(launch, table).items()}
+        monkeypatch.setattr(launch, table, first)
     geometry = Geometry(*feature_hw, *mask_hw, distribute)
-    options = {"images": images, "channels": channels, "width": channels, "dtype": dtype}
-    inputs = some_inputs(geometry, device="cuda", **options)
+    inputs = some_inputs(
+        geometry, images=images, channels=channels, width=channels, dtype=dtype, device="cuda"
+    )
     assert max(errors(found(launch, inputs, geometry), expected(inputs, geometry))) < TOLERANCES[dtype]
+
+
+def every_choice() -> Iterator[tuple[str, str, Tiles]]:
+    for table, kernels in {"HALF": HALF, "FLOAT": FLOAT}.items():
+        yield from ((table, name, tiles) for name, choices in kernels.items() for tiles in choices)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
+@DIRECTIONS
+@pytest.mark.parametrize(("table", "kernel", "tiles"), list(every_choice()), ids=str)
+def test_every_choice_of_tiles_is_right(
+    launch: ModuleType,
+    table: str,
+    kernel: str,
+    tiles: Tiles,
+    distribute: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = {name: choices[:1] for name, choices in getattr(launch, table).items()}
+    monkeypatch.setattr(launch, table, {**chosen, kernel: (tiles,)})
+    dtype = torch.float16 if table == "HALF" else torch.float32
+    geometry = Geometry(21, 27, 41, 53, distribute)
+    inputs = some_inputs(geometry, channels=512, width=512, dtype=dtype, device="cuda")
+    TUNER.forget()
+    results = found(launch, inputs, geometry)
+    failures = [trial.failure for trials in TUNER.trials.values() for trial in trials]
+    assert not any(failures)
+    assert max(errors(results, expected(inputs, geometry))) < TOLERANCES[dtype]
