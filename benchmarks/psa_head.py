@@ -201,14 +201,14 @@ def module(args: argparse.Namespace, size: tuple[int, int]) -> dict[str, Any]:
     options = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
     sides = {"plain": PlainPSA(2048, 512, **options), "in one piece": PSA(2048, 512, **options)}
     sides["in one piece"].load_state_dict(sides["plain"].state_dict())
-    features = torch.randn(args.images, 2048, h, w, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(args.images, 2048, h, w, generator=generator).requires_grad_()
+    grad = torch.randn(args.images, 4096, h, w, generator=generator)
 
     def step(side: str) -> list[Tensor]:
         network = sides[side].train()
-        leaf = features.clone().requires_grad_()
-        out = network(leaf)
-        leaves = [leaf, *network.parameters()]
-        return [out.detach(), *torch.autograd.grad(out.square().mean(), leaves)]
+        out = network(features)
+        return [out.detach(), *torch.autograd.grad(out, [features, *network.parameters()], grad)]
 
     row: dict[str, Any] = {
         "device": "cpu", "type": "float32", "features": f"{h}x{w}", "images": args.images,

@@ -12,7 +12,8 @@ of a block t targets, s sources, k rows of centres, o rows of others; w columns;
     psa_rows.forward(features_npc, weight_mc, values_npd, Geometry(30, 30, 59, 59, distribute=False))
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,14 +32,17 @@ def forward(
     """What each target gathers, (N, P, D), and its log-sum of exponentials, (N, P), float32 at least."""
     gathered_npd = torch.empty_like(values_npd)
     log_sums_np = values_npd.new_empty(values_npd.shape[:2], dtype=_exact(values_npd))
-    mask = _Mask(weight_mc, geometry)
+    room, sources = _Room(), 0 if geometry.distribute else 1
+    mask = _Mask(weight_mc, geometry, room)
     for block in _blocks(geometry, values_npd):
         image, targets = block.first_image, block.targets(geometry)
-        logits_ts = _by_target(mask.logits(features_npc[image], block), geometry)
-        weights_ts = logits_ts.softmax(1)
-        gathered_npd[image, targets] = weights_ts.to(values_npd.dtype) @ values_npd[image]
+        logits_co = mask.logits(features_npc[image], block)
+        weights_co = room.make("weights", logits_co.shape, logits_co)
+        torch.softmax(logits_co, sources, out=weights_co)
         # The largest weight is one over the sum of exponentials, relative to the largest logit.
-        log_sums_np[image, targets] = logits_ts.amax(1) - weights_ts.amax(1).log()
+        log_sums_np[image, targets] = logits_co.amax(sources) - weights_co.amax(sources).log()
+        weights_ts = (weights_co.mT if geometry.distribute else weights_co).to(values_npd.dtype)
+        torch.mm(weights_ts, values_npd[image], out=gathered_npd[image, targets])
     return gathered_npd, log_sums_np
 
 
@@ -53,44 +57,61 @@ def backward(
     geometry: Geometry,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of features, weight and values from those of both results of `forward`, given with them."""
-    mask = _Mask(weight_mc, geometry)
+    room, targets_axis = _Room(), 1 if geometry.distribute else 0
+    mask = _Mask(weight_mc, geometry, room)
     exact, dtype = _exact(values_npd), values_npd.dtype
     feature_grads, value_grads = (torch.zeros_like(x, dtype=exact) for x in (features_npc, values_npd))
     mask_grads = torch.zeros_like(mask.weight_urc, dtype=exact)
     for block in _blocks(geometry, values_npd):
         image, targets = block.first_image, block.targets(geometry)
         values_sd, grad_td = values_npd[image], grad_npd[image, targets]
-        weights_ts = _by_target(mask.logits(features_npc[image], block), geometry)
-        weights_ts.sub_(log_sums_np[image, targets].unsqueeze(1)).exp_()
-        value_grads[image] += weights_ts.mT.to(dtype) @ grad_td
         products_t = (grad_td.to(exact) * gathered_npd[image, targets]).sum(1)
         products_t -= grad_log_sums_np[image, targets]
-        # Laid out as the weights are: what lies side by side in memory stays so.
-        grads_ts = (values_sd @ grad_td.mT).mT if geometry.distribute else grad_td @ values_sd.mT
-        weights_ts.mul_(grads_ts.sub_(products_t.unsqueeze(1)))
-        del grads_ts
-        pairs_kwow = _by_row(weights_ts, block, geometry)
-        mask.add_grads(pairs_kwow, features_npc[image], block, feature_grads[image], mask_grads)
+        weights_co = mask.logits(features_npc[image], block)
+        weights_co.sub_(log_sums_np[image, targets].unsqueeze(1 - targets_axis)).exp_()
+        weights_st = (weights_co if geometry.distribute else weights_co.mT).to(dtype)
+        _add_product(value_grads[image], weights_st, grad_td)
+        centres_d, others_d = (values_sd, grad_td) if geometry.distribute else (grad_td, values_sd)
+        grads_co = room.make("grads", weights_co.shape, values_sd)
+        torch.mm(centres_d, others_d.mT, out=grads_co)
+        weights_co.mul_(grads_co - products_t.unsqueeze(1 - targets_axis))
+        mask.add_grads(weights_co, features_npc[image], block, feature_grads[image], mask_grads)
     return feature_grads.to(dtype), mask.whole(mask_grads).to(dtype), value_grads.to(dtype)
 
 
 class _Rows(NamedTuple):
-    """Some rows of centres, and the mask's rows that speak of them and a block's others.
+    """A few rows of centres, and the mask's rows that speak of them and a block's others.
 
-    above, below: rows of zeros that the mask lacks.
+    of_block: among the block's rows of centres. above, below: rows of zeros that the mask lacks.
     """
 
-    centres: slice
+    of_block: slice
+    positions: slice
     mask: slice
     above: int
     below: int
 
 
-class _Mask:
-    """The part of the weight that speaks of any pair there is, (rows, columns, C), and what is done with it."""
+class _Room:
+    """Memory by name, used again and again: the system is not asked for each block's anew."""
 
-    def __init__(self, weight_mc: Tensor, geometry: Geometry) -> None:
-        self.geometry = geometry
+    def __init__(self) -> None:
+        self._parts: dict[str, Tensor] = {}
+
+    def make(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Of that shape, contiguous, of the type and on the device of `like`; holds anything."""
+        size = math.prod(shape)
+        part = self._parts.get(name)
+        if part is None or part.numel() < size:
+            part = self._parts[name] = like.new_empty(size)
+        return part[:size].view(*shape)
+
+
+class _Mask:
+    """The part of the weight that speaks of any pair there is, (rows, columns, C), and what it is used for."""
+
+    def __init__(self, weight_mc: Tensor, geometry: Geometry, room: _Room) -> None:
+        self.geometry, self._room = geometry, room
         (up, left), (h, w) = geometry.middle, (geometry.h, geometry.w)
         self._rows = slice(max(up - h + 1, 0), min(up + h, geometry.mask_h))
         self._columns = slice(max(left - w + 1, 0), min(left + w, geometry.mask_w))
@@ -101,35 +122,37 @@ class _Mask:
         self._margins = before, 2 * w - 1 - before - self.weight_urc.shape[1]
 
     def logits(self, features_pc: Tensor, block: Block) -> Tensor:
-        """Of the block's pairs, (K, W, O, W): a centre's row and column, another's; 0 beyond the mask."""
-        w, (top, bottom) = self.geometry.w, block.centre_rows(self.geometry)
-        others = _count(block.other_rows(self.geometry))
-        logits_kwow = features_pc.new_empty(bottom - top, w, others, w, dtype=_exact(features_pc))
+        """Of the block's pairs, (centres, others), 0 beyond the mask; the next block's take its place."""
+        w, exact = self.geometry.w, features_pc.new_empty(0, dtype=_exact(features_pc))
+        centres, others = _count(block.centre_rows(self.geometry)), _count(block.other_rows(self.geometry))
+        logits_kwow = self._room.make("logits", (centres, w, others, w), exact)
         for rows in self._steps(block):
-            centres_pc = features_pc[rows.centres.start * w : rows.centres.stop * w]
             weight_urc = self.weight_urc[rows.mask]
-            map_pur = (centres_pc @ weight_urc.flatten(0, 1).mT).unflatten(1, weight_urc.shape[:2])
+            centres_pc = features_pc[rows.positions]
+            shape = (len(centres_pc), *weight_urc.shape[:2])
+            map_pur = self._room.make("map", shape, features_pc)
+            torch.mm(centres_pc, weight_urc.flatten(0, 1).mT, out=map_pur.flatten(1))
             margins = (*self._margins, rows.above, rows.below)
             map_kwur = (F.pad(map_pur, margins) if any(margins) else map_pur).unflatten(0, (-1, w))
-            logits_kwow[rows.centres.start - top : rows.centres.stop - top] = _skewed(map_kwur, others)
-        return logits_kwow
+            logits_kwow[rows.of_block] = _skewed(map_kwur, others)
+        return logits_kwow.flatten(2).flatten(0, 1)
 
     def add_grads(
-        self, pairs_kwow: Tensor, features_pc: Tensor, block: Block, feature_grads: Tensor, mask_grads: Tensor
+        self, pairs_co: Tensor, features_pc: Tensor, block: Block, feature_grads: Tensor, mask_grads: Tensor
     ) -> None:
-        """Adds what the pairs' gradients give to `feature_grads`, (P, C), and `mask_grads`, like `weight_urc`."""
-        w, top = self.geometry.w, block.centre_rows(self.geometry)[0]
-        others = pairs_kwow.shape[2]
+        """Adds what the pairs' gradients give to `feature_grads`, (P, C), and to `mask_grads`, (rows, columns, C)."""
+        w, others = self.geometry.w, _count(block.other_rows(self.geometry))
+        pairs_kwow = pairs_co.view(-1, w, others, w)
         before, after = self._margins
         for rows in self._steps(block):
-            part_kwow = pairs_kwow[rows.centres.start - top : rows.centres.stop - top]
-            map_kwur = features_pc.new_zeros(len(part_kwow), w, others + len(part_kwow) - 1, 2 * w - 1)
+            part_kwow = pairs_kwow[rows.of_block]
+            shape = (len(part_kwow), w, others + len(part_kwow) - 1, 2 * w - 1)
+            map_kwur = self._room.make("map", shape, features_pc).zero_()
             _skewed(map_kwur, others).copy_(part_kwow)
-            down, right = map_kwur.shape[2] - rows.below, map_kwur.shape[3] - after
+            down, right = shape[2] - rows.below, shape[3] - after
             map_pm = map_kwur[:, :, rows.above : down, before:right].flatten(0, 1).flatten(1)
-            centres = slice(rows.centres.start * w, rows.centres.stop * w)
-            feature_grads[centres] += map_pm @ self.weight_urc[rows.mask].flatten(0, 1)
-            mask_grads[rows.mask].flatten(0, 1).add_(map_pm.mT @ features_pc[centres])
+            _add_product(feature_grads[rows.positions], map_pm, self.weight_urc[rows.mask].flatten(0, 1))
+            _add_product(mask_grads[rows.mask].flatten(0, 1), map_pm.mT, features_pc[rows.positions])
 
     def whole(self, mask_grads: Tensor) -> Tensor:
         """(M, C): with 0 for what speaks of no pair."""
@@ -143,6 +166,7 @@ class _Mask:
     def _steps(self, block: Block) -> Iterator[_Rows]:
         """All rows of the block's centres, a few at a time: more would need many more of the mask's rows."""
         (top, bottom), (first, last) = block.centre_rows(self.geometry), block.other_rows(self.geometry)
+        w = self.geometry.w
         reach = self._first_down, self._first_down + len(self.weight_urc)
         step = max(1, (last - first) // 4)
         for start in range(top, bottom, step):
@@ -151,7 +175,8 @@ class _Mask:
             down = min(max(low, reach[0]), high)
             below = max(min(high, reach[1]), down)
             mask = slice(down - reach[0], below - reach[0])
-            yield _Rows(slice(start, stop), mask, down - low, high - below)
+            positions = slice(start * w, stop * w)
+            yield _Rows(slice(start - top, stop - top), positions, mask, down - low, high - below)
 
 
 def _skewed(map_kwur: Tensor, others: int) -> Tensor:
@@ -163,17 +188,12 @@ def _skewed(map_kwur: Tensor, others: int) -> Tensor:
     )
 
 
-def _by_target(pairs_kwow: Tensor, geometry: Geometry) -> Tensor:
-    """(T, S) view of a block's pairs."""
-    pairs = pairs_kwow.flatten(2).flatten(0, 1)
-    return pairs.mT if geometry.distribute else pairs
-
-
-def _by_row(pairs_ts: Tensor, block: Block, geometry: Geometry) -> Tensor:
-    """`_by_target` undone."""
-    k, o = _count(block.centre_rows(geometry)), _count(block.other_rows(geometry))
-    pairs = pairs_ts.mT if geometry.distribute else pairs_ts
-    return pairs.view(k, geometry.w, o, geometry.w)
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds left @ right, which may be of lower precision than what it is added to."""
+    if sums.dtype == left.dtype:
+        sums.addmm_(left, right)
+    else:
+        sums += left @ right
 
 
 def _blocks(geometry: Geometry, values_npd: Tensor) -> Iterator[Block]:
