@@ -1,14 +1,14 @@
 """The PSA head plainly (convolution, mask, softmax, product) and in one piece, forward and backward.
 
-    python benchmarks/psa_head.py [--sizes 30x30,45x45,64x128] [--images 2] [--types float16] [--devices cpu,cuda]
-    python benchmarks/psa_head.py --devices cuda --tune     # and every choice of tiles that was tried
+    python benchmarks/psa_head.py [--sizes 30x30,45x45,64x128] [--images 2] [--devices cpu,cuda]
+    python benchmarks/psa_head.py --devices cuda --types float16,float32 --tune   # and all tiles tried
 
-Time and peak memory of both sides, in turn in one process, for both directions; how far each is from the plain form
-in float64, over its length; and the share of the matrix products that must be made (2 N (HW)^2 channels each, two
-forward, five more backward) in what the device reaches in one large product. On a CPU also the whole module in
-training, 2048 channels in and 512 inside. `called`: as a loop calls it; `busy`: without what Python takes, the
-GPU's queue filled beforehand. The GPU's part skips aloud without one. On a CPU, what would take more than
---limit-gb is left out and said. Prints one JSON line last.
+Time and peak memory of both sides, in turn in one process, for both directions; how far each is from the
+plain form in float64; and the share of the matrix products that must be made (2 N (HW)^2 channels each, two
+forward, five more backward) in what the device reaches in one large product. `called`: as a loop calls it;
+`busy`: the GPU's time alone, its queue filled beforehand. On a CPU also one direction of the module in
+training, from 2048 channels to 512, and the whole module. What would take more than --limit-gb on a CPU is
+left out and said; the GPU's part skips aloud without one. Prints one JSON line last.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def measured(
             in_one_piece, [x.double() for x in inputs], grad.double(), mask_hw, distribute, backward
         )
         runs = {
-            side: lambda head=head: outputs(head, inputs, grad, mask_hw, distribute, backward)
+            side: partial(outputs, head, inputs, grad, mask_hw, distribute, backward)
             for side, head in sides.items()
         }
         for side, run in runs.items():

@@ -1,19 +1,20 @@
 """Point-wise spatial attention by the Triton kernels: workspaces and launches.
 
-Not here: the kernels (`models/psa_triton.py`), their tile sizes (`models/psa_tiles.py`), the op and when it comes
-here (`models/psa_attention.py`). Needs triton: on a CPU its interpreter (TRITON_INTERPRET=1), for tests.
+Not here: the kernels (`models/psa_triton.py`), their tile sizes (`models/psa_tiles.py`), the op and when it
+comes here (`models/psa_attention.py`). Needs triton: on a CPU its interpreter (TRITON_INTERPRET=1), for
+tests.
 
-Why it is done in this way. The plain form computes the over-completed map, (2H-1)(2W-1) values for each position,
-of which HW are used: with the product with the values, five units of 2 N (HW)^2 C operations. Here the logits cost
-about 1.3 units (a square tile of centres needs little more offsets than there are pairs) and the values one; the
-backward pass 6 in place of 10. Keeping logits in registers to the end, as attention kernels do, was weighed and
-left: a program could then hold no more than 64 targets of 512 channels, would read every weight once for these
-64, and would have to add the weights' gradient by atomics. So a block's logits pass through a workspace of bounded
-size, made to stay in the L2 cache; each step is a product of large tiles, and sums have one fixed order, so
-that the same input gives the same bits.
+Why it is done in this way. The plain form computes the over-completed map, (2H-1)(2W-1) values for each
+position, of which HW are used: with the product with the values, five units of 2 N (HW)^2 C operations.
+Here the logits cost about 1.3 units (a square tile of centres needs little more offsets than there are
+pairs) and the values one; the backward pass 6 in place of 10. Keeping logits in registers to the end, as
+attention kernels do, was weighed and left: a program could then hold no more than 64 targets of 512
+channels, would read every weight once for these 64, and would have to add the weights' gradient by atomics.
+So a block's logits pass through a workspace of bounded size, made to stay in the L2 cache; each step is a
+product of large tiles, and sums have one fixed order, so that the same input gives the same bits.
 
-Shape suffixes: n images, p positions (H * W, row-major), c channels of the features, d of the values, m = mask_h *
-mask_w. All tensors are contiguous, of one type: float16, bfloat16 or float32.
+Shape suffixes: n images, p positions (H * W, row-major), c channels of the features, d of the values, m =
+mask_h * mask_w. All tensors are contiguous, of one type: float16, bfloat16 or float32.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models import psa_triton
+from models import psa_triton, psa_triton_grads
 from models.psa_blocks import Block, Geometry, plan_blocks
 from models.psa_tiles import FLOAT, HALF, TUNER, Tiles
 
@@ -75,6 +76,16 @@ def backward(
             head.weight_grads(block, pair_grads, weight_grads, add=number > 0)
     dtype = features_npc.dtype
     return feature_grads.to(dtype), weight_grads.to(dtype), value_grads.to(dtype)
+
+
+_KERNELS: dict[str, Any] = {
+    "predict": psa_triton.predict,
+    "gather": psa_triton.gather,
+    "logit_grads": psa_triton_grads.logit_grads,
+    "value_grads": psa_triton_grads.value_grads,
+    "feature_grads": psa_triton_grads.feature_grads,
+    "weight_grads": psa_triton_grads.weight_grads,
+}
 
 
 class _Rows(NamedTuple):
@@ -178,7 +189,7 @@ class _Head:
         """left . right - extra for each position of each image, (N, P) float32."""
         products = torch.empty_like(extra)
         rows, block = products.numel(), 32
-        psa_triton.row_products[(_ceil(rows, block),)](
+        psa_triton_grads.row_products[(_ceil(rows, block),)](
             left, right, extra, products, rows, CHANNELS=self.width, BLOCK_M=block, BLOCK_K=128
         )
         return products
@@ -262,7 +273,7 @@ class _Head:
         n_is_channels: bool = False,
         **constants: bool,
     ) -> None:
-        kernel = getattr(psa_triton, name)
+        kernel = _KERNELS[name]
 
         def run(tiles: Tiles) -> None:
             meta = tiles.arguments(channels if n_is_channels else None)

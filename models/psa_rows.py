@@ -2,12 +2,14 @@
 
 Not here: the op (`models/psa_attention.py`), the kernels of NVIDIA GPUs (`models/psa_launch.py`).
 
-A few rows of centres need, for a block of others, one run of the mask's rows, so that half of the over-completed
-map is never computed; the rest of it exists for these few rows at a time, and a strided view skews it into the
-logits of a block of targets. Backward computes the logits again: nothing as large as the attention is kept.
+A few rows of centres need, for a block of others, one run of the mask's rows, so that half of the
+over-completed map is never computed; the rest of it exists for these few rows at a time, and a strided view
+skews it into the logits of a block of targets. Backward computes the logits again: nothing as large as the
+attention is kept.
 
-Shape suffixes: p positions (H * W, row-major), c channels of the features, d of the values, m = mask_h * mask_w;
-of a block t targets, s sources, k rows of centres, o rows of others; w columns; u, r rows and columns of the mask.
+Shape suffixes: p positions (H * W, row-major), c channels of the features, d of the values, m = mask_h *
+mask_w; of a block, t targets, s sources, k rows of centres, o rows of others, w columns; u, r rows and
+columns of the mask; co centres and others, positions of both.
 
     psa_rows.forward(features_npc, weight_mc, values_npd, Geometry(30, 30, 59, 59, distribute=False))
 """
@@ -108,7 +110,7 @@ class _Room:
 
 
 class _Mask:
-    """The part of the weight that speaks of any pair there is, (rows, columns, C), and what it is used for."""
+    """The part of the weight that speaks of any pair there is, (rows, columns, C), and its uses."""
 
     def __init__(self, weight_mc: Tensor, geometry: Geometry, room: _Room) -> None:
         self.geometry, self._room = geometry, room
@@ -140,7 +142,7 @@ class _Mask:
     def add_grads(
         self, pairs_co: Tensor, features_pc: Tensor, block: Block, feature_grads: Tensor, mask_grads: Tensor
     ) -> None:
-        """Adds what the pairs' gradients give to `feature_grads`, (P, C), and to `mask_grads`, (rows, columns, C)."""
+        """Adds what the pairs' gradients give to `feature_grads`, (P, C), and `mask_grads`, (U, R, C)."""
         w, others = self.geometry.w, _count(block.other_rows(self.geometry))
         pairs_kwow = pairs_co.view(-1, w, others, w)
         before, after = self._margins
@@ -180,7 +182,7 @@ class _Mask:
 
 
 def _skewed(map_kwur: Tensor, others: int) -> Tensor:
-    """(K, W, O, W) view of contiguous maps (K, W, O + K - 1, 2 W - 1): by how far the other is from the centre."""
+    """(K, W, O, W) view of contiguous maps (K, W, O + K - 1, 2 W - 1): each other's place by its offset."""
     k, w, rows, columns = map_kwur.shape
     strides = (w * rows * columns - columns, rows * columns - 1, columns, 1)
     return map_kwur.as_strided(

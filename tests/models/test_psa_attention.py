@@ -1,4 +1,4 @@
-"""The op psanet::psa_attention: its form in PyTorch's own operations, and what torch.library asks of an op."""
+"""The op psanet::psa_attention: its form in PyTorch's operations, and what torch.library asks of an op."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import psa_rows
+from models.config import PsaType
 from models.context import PSA
 from models.psa_attention import attend, psa_attention
 from models.psa_blocks import Geometry
@@ -170,9 +171,9 @@ def test_it_compiles_in_one_graph(device: str) -> None:
 
 @DEVICES
 @pytest.mark.parametrize("psa_type", ["collect", "distribute", "bidirectional"])
-def test_the_module_is_the_same_in_one_piece_and_plainly(psa_type: str, device: str) -> None:
-    """Training takes the op, evaluation on a CPU the plain form; here all is float64, and no batch is looked at."""
-    module = PSA(6, 4, mask_hw=(5, 9), psa_type=psa_type, normalization_factor=2.0).double()  # type: ignore[arg-type]
+def test_the_module_is_the_same_in_one_piece_and_plainly(psa_type: PsaType, device: str) -> None:
+    """Training takes the op, evaluation on a CPU the plain form; no batch is looked at here."""
+    module = PSA(6, 4, mask_hw=(5, 9), psa_type=psa_type, normalization_factor=2.0).double()
     fill(module)
     module.eval()
     features = torch.randn(2, 6, 9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -1,11 +1,11 @@
 """The Triton kernels against the plain form in float64: on a GPU, and on CPUs through Triton's interpreter.
 
-The interpreter multiplies no bfloat16, knows no tiles too large for a GPU, and needs seconds for what a GPU does
-in microseconds: it shows that the kernels' arithmetic and addresses are right.
+The interpreter multiplies no bfloat16, knows no tiles too large for a GPU, and takes seconds for what a GPU
+does in microseconds: it shows that the kernels' arithmetic and addresses are right.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -49,6 +49,10 @@ SMALL = {
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
 
+def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *arguments, **options: allocate(*arguments, **options).fill_(torch.nan)
+
+
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module, with memory that is NaN until it is written."""
@@ -56,9 +60,7 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     from models import psa_launch
 
     for name in ("empty", "empty_like"):
-        allocate = getattr(torch, name)
-        poisoned = lambda *args, allocate=allocate, **options: allocate(*args, **options).fill_(torch.nan)  # noqa: E731
-        monkeypatch.setattr(torch, name, poisoned)
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     TUNER.forget()
     yield psa_launch
     TUNER.forget()
