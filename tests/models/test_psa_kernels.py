@@ -91,16 +91,17 @@ def test_both_passes_are_the_plain_form(
 @DEVICES
 @DIRECTIONS
 @pytest.mark.parametrize(
-    ("rows", "dtype"),
+    ("images", "rows", "dtype"),
     [
-        pytest.param(1, torch.float32, id="a row"),
-        pytest.param(3, torch.float16, id="some rows"),
-        pytest.param(4, torch.float32, id="an image"),
+        pytest.param(1, 1, torch.float32, id="a row"),
+        pytest.param(1, 3, torch.float16, id="some rows"),
+        pytest.param(2, 4, torch.float32, id="an image"),
     ],
 )
 def test_small_tiles_and_blocks_fit_together(
     launch: ModuleType,
     device: str,
+    images: int,
     rows: int,
     dtype: torch.dtype,
     distribute: bool,
@@ -111,7 +112,7 @@ def test_small_tiles_and_blocks_fit_together(
     monkeypatch.setattr(launch, "HALF", SMALL)
     monkeypatch.setattr(launch, "FLOAT", SMALL)
     monkeypatch.setattr(launch, "WORKSPACE_BYTES", rows * 5 * 20 * dtype.itemsize)
-    inputs = some_inputs(geometry, channels=18, width=17, dtype=dtype, device=device)
+    inputs = some_inputs(geometry, images=images, channels=18, width=17, dtype=dtype, device=device)
     assert max(errors(found(launch, inputs, geometry), expected(inputs, geometry))) < TOLERANCES[dtype]
 
 
