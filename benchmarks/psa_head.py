@@ -12,6 +12,7 @@ left out and said; the GPU's part skips aloud without one. Prints one JSON line 
 """
 
 import argparse
+import copy
 import ctypes
 import gc
 import time
@@ -110,14 +111,16 @@ def on_gpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[d
 
 
 def on_cpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """A row for each size, direction and pass, and two for the module in training."""
+    """A row for each size, direction and pass, and for the module in training."""
     ceiling = tflops(torch.float32, 2048, "cpu")
     print(f"\nCPU, float32, {torch.get_num_threads()} threads, one product of 2048: {ceiling:.3f} TFLOP/s")
     rows = []
     for size in sizes:
         for distribute in (False, True):
             rows += measured(args, size, distribute, torch.float32, "cpu", ceiling)
-    return rows + [module(args, size) for size in sizes if size[0] * size[1] <= 45 * 45]
+    small = [size for size in sizes if size[0] * size[1] <= 45 * 45]
+    parts = ("collect", "distribute", "module")
+    return rows + [trained(args, size, part) for size in small for part in parts]
 
 
 def measured(
@@ -150,7 +153,7 @@ def measured(
         sides = dict(SIDES)
         row: dict[str, Any] = {
             "device": device, "type": str(dtype).removeprefix("torch."), "features": f"{h}x{w}",
-            "images": images, "direction": "distribute" if distribute else "collect", "pass": name,
+            "images": images, "part": "distribute" if distribute else "collect", "pass": name,
         }  # fmt: skip
         if device == "cpu" and gigabytes > args.limit_gb:
             del sides["plain"]
@@ -196,29 +199,42 @@ def outputs(
     return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
 
-def module(args: argparse.Namespace, size: tuple[int, int]) -> dict[str, Any]:
-    """The whole module in training on the CPU, both directions: forward and backward."""
+def trained(args: argparse.Namespace, size: tuple[int, int], part: str) -> dict[str, Any]:
+    """Of the module in training on the CPU, forward and backward: one direction, 2048 channels to 512, or all."""
     h, w = size
-    options = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
-    sides = {"plain": PlainPSA(2048, 512, **options), "in one piece": PSA(2048, 512, **options)}
+    options: dict[str, Any] = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
+    if part != "module":
+        options["psa_type"] = part
+    sides: dict[str, PSA] = {
+        "plain": PlainPSA(2048, 512, **options),
+        "in one piece": PSA(2048, 512, **options),
+    }
     sides["in one piece"].load_state_dict(sides["plain"].state_dict())
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(args.images, 2048, h, w, generator=generator).requires_grad_()
-    grad = torch.randn(args.images, 4096, h, w, generator=generator)
+    grad = torch.randn(args.images, 4096 if part == "module" else 512, h, w, generator=generator)
 
-    def step(side: str) -> list[Tensor]:
-        network = sides[side].train()
-        out = network(features)
-        return [out.detach(), *torch.autograd.grad(out, [features, *network.parameters()], grad)]
+    def step(network: PSA, features: Tensor, grad: Tensor) -> list[Tensor]:
+        network.train()
+        if part == "module":
+            out = network(features)
+        else:
+            out = network._gather(
+                features, network.reduce, network.attention, distribute=part == "distribute"
+            )
+        used = [p for name, p in network.named_parameters() if part == "module" or "proj" not in name]
+        return [out.detach(), *torch.autograd.grad(out, [features, *used], grad)]
 
     row: dict[str, Any] = {
         "device": "cpu", "type": "float32", "features": f"{h}x{w}", "images": args.images,
-        "direction": "module", "pass": "forward+backward",
+        "part": f"training, {part}", "pass": "forward+backward",
     }  # fmt: skip
-    ours, theirs = step("in one piece"), step("plain")
-    row["between sides"] = max(distance(a, b) for a, b in zip(ours, theirs, strict=True))
-    del ours, theirs
-    runs = {side: lambda side=side: step(side) for side in sides}
+    exact = copy.deepcopy(sides["plain"]).double()
+    wanted = step(exact, features.detach().double().requires_grad_(), grad.double())
+    runs = {side: partial(step, network, features, grad) for side, network in sides.items()}
+    for side, run in runs.items():
+        row[f"{side} error"] = max(distance(a, b) for a, b in zip(run(), wanted, strict=True))
+    del wanted, exact
     for side, run in runs.items():
         row[f"{side} MB"] = round(peak_bytes(run, "cpu") / 1e6, 1)
     for side, seconds in clock(runs, args.repeats or 5, "cpu")["called"].items():

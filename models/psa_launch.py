@@ -141,10 +141,14 @@ class _Head:
             len(features_npc),
             bytes_a_pair=features_npc.element_size(),
             limit=WORKSPACE_BYTES,
-            # Addresses within a block are 32-bit numbers.
-            most_images=max(1, (2**31 - 1) // (geometry.positions * max(self.channels, self.width))),
+            most_images=self._most_images(),
         )
         self.blocks = [_rows(block, geometry) for block in plan]
+
+    def _most_images(self) -> int:
+        """Addresses within a block are 32-bit numbers, and numbered positions at most 2^20."""
+        positions = self.geometry.positions
+        return max(1, min((2**31 - 1) // (positions * max(self.channels, self.width)), 2**20 // positions))
 
     def workspace(self, dtype: torch.dtype) -> Tensor:
         """Room for the pairs of any of the blocks."""
