@@ -200,7 +200,7 @@ def outputs(
 
 
 def trained(args: argparse.Namespace, size: tuple[int, int], part: str) -> dict[str, Any]:
-    """Of the module in training on the CPU, forward and backward: one direction, 2048 channels to 512, or all."""
+    """Of the module in training on the CPU: one direction, from 2048 channels to 512, or all of it."""
     h, w = size
     options: dict[str, Any] = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
     if part != "module":

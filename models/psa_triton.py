@@ -8,8 +8,8 @@ What all kernels share:
 - A *centre* predicts, an *other* is predicted for, `down` rows and `right` columns away; the pair's logit is
   features[centre] . weight[offset]. Collect: centres are targets, others sources; distribute: the other way
   round. Softmax runs over sources.
-- `logits` is a workspace for a block of target rows: [image, centre, other], rows `pitch` apart. From offsets
-  to others nothing is moved: that is in the addresses.
+- `logits` is a workspace for a block of target rows: [image, target, source], rows `pitch` apart. From
+  offsets to others nothing is moved: that is in the addresses.
 - A tile of TILE_H x TILE_W centres, a piece of the picture and not of a row, needs (rows of others + TILE_H
   - 1) x (columns + TILE_W - 1) offsets, little more than each of them needs. They are numbered row by row, so
   that only the last tile of a product is partly idle.
@@ -63,19 +63,48 @@ def offsets_of(
 
 
 @triton.jit
-def skewed(row, column, is_centre, down, right, is_offset, width, centre_top, other_top, other_bottom, pitch):
+def skewed(
+    row, column, is_centre, down, right, is_offset,
+    width, centre_top, other_top, other_bottom, pitch, BY_OTHER: tl.constexpr,
+):  # fmt: skip
     """Where the pairs of centres and offsets lie in an image's workspace, and which of them there are.
 
-    One side runs along the first axis, the other along the second; per pair there is little to do.
+    Its rows belong to centres, BY_OTHER to others. One side of the pairs runs along the first axis, the other
+    along the second, so that there is little to do for each pair.
     """
-    row_at = ((row - centre_top) * width + column) * pitch + (row - other_top) * width + column
-    at = row_at + (down * width + right)
+    centre = (row - centre_top) * width + column
+    other = (row - other_top) * width + column
+    step = down * width + right
+    at = (other * pitch + centre) + step * pitch if BY_OTHER else (centre * pitch + other) + step
     # What is far away is outside whatever the other side is; below 0 is outside as a large unsigned number.
     far = -(1 << 20)
     other_row = tl.where(is_centre, row - other_top, far) + tl.where(is_offset, down, far)
     inside = other_row.to(tl.uint32) < (other_bottom - other_top).to(tl.uint32)
     inside &= (column + right).to(tl.uint32) < width.to(tl.uint32)
     return at, inside
+
+
+@triton.jit
+def products_of(
+    left, is_left, right, is_right, CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(ROWS, COLUMNS): vectors of CHANNELS that lie at `left` by those at `right`."""
+    k = tl.arange(0, BLOCK_K)
+    left_at, right_at = left[:, None] + k[None, :], right[None, :] + k[:, None]
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, CHANNELS, BLOCK_K):
+        if CHANNELS % BLOCK_K == 0:
+            row = tl.load(left_at, mask=is_left[:, None], other=0.0)
+            column = tl.load(right_at, mask=is_right[None, :], other=0.0)
+        else:
+            more = start + k < CHANNELS
+            row = tl.load(left_at, mask=is_left[:, None] & more[None, :], other=0.0)
+            column = tl.load(right_at, mask=is_right[None, :] & more[:, None], other=0.0)
+        sums = tl.dot(row, column, sums, input_precision=PRECISION)
+        left_at += BLOCK_K
+        right_at += BLOCK_K
+    return sums
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -94,13 +123,14 @@ def predict(
     pitch,
     image_stride,
     CHANNELS: tl.constexpr,
+    DISTRIBUTE: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """logits[image, centre, other] = features[centre] . weight[other - centre], where the mask reaches.
+    """logits[image, target, source] = features[centre] . weight[other - centre], where the mask reaches.
 
     Grid: (tiles across x images, tiles of offsets, tiles down).
     """
@@ -120,44 +150,48 @@ def predict(
         quotient, remainder = divided(number, rights)
         down, right = first_down + quotient, first_right + remainder
         channel = (down + (mask_h - 1) // 2) * mask_w + right + (mask_w - 1) // 2
-        k = tl.arange(0, BLOCK_K)
-        feature_at = features + (image * positions + row * width + column)[:, None] * CHANNELS + k[None, :]
-        weight_at = weight + channel[None, :] * CHANNELS + k[:, None]
-        sums = tl.zeros((TILE_H * TILE_W, BLOCK_N), tl.float32)
-        for start in range(0, CHANNELS, BLOCK_K):
-            if CHANNELS % BLOCK_K == 0:
-                feature = tl.load(feature_at, mask=is_centre[:, None], other=0.0)
-                key = tl.load(weight_at, mask=is_offset[None, :], other=0.0)
-            else:
-                more = start + k < CHANNELS
-                feature = tl.load(feature_at, mask=is_centre[:, None] & more[None, :], other=0.0)
-                key = tl.load(weight_at, mask=is_offset[None, :] & more[:, None], other=0.0)
-            sums = tl.dot(feature, key, sums, input_precision=PRECISION)
-            feature_at += BLOCK_K
-            weight_at += BLOCK_K
+        centre_at = features + (image * positions + row * width + column) * CHANNELS
+        key_at = weight + channel * CHANNELS
+        # What lies side by side in the workspace, sources, runs along the second axis of the product.
+        if DISTRIBUTE:
+            sums = products_of(
+                key_at,
+                is_offset,
+                centre_at,
+                is_centre,
+                CHANNELS,
+                BLOCK_N,
+                TILE_H * TILE_W,
+                BLOCK_K,
+                PRECISION,
+            )
+            at, inside = skewed(
+                row[None, :], column[None, :], is_centre[None, :], down[:, None], right[:, None],
+                is_offset[:, None], width, centre_top, other_top, other_bottom, pitch, True,
+            )  # fmt: skip
+            place = tl.max_contiguous(logits + image * image_stride + at, (1, TILE_H * TILE_W))
+        else:
+            sums = products_of(
+                centre_at,
+                is_centre,
+                key_at,
+                is_offset,
+                CHANNELS,
+                TILE_H * TILE_W,
+                BLOCK_N,
+                BLOCK_K,
+                PRECISION,
+            )
+            at, inside = skewed(
+                row[:, None], column[:, None], is_centre[:, None], down[None, :], right[None, :],
+                is_offset[None, :], width, centre_top, other_top, other_bottom, pitch, False,
+            )  # fmt: skip
+            place = tl.max_contiguous(logits + image * image_stride + at, (1, BLOCK_N))
+        # They follow one another but for the ends of rows: told so, the compiler has neighbouring threads
+        # store neighbours. Their addresses are odd, so that nothing is stored wider than it is.
         if logits.dtype.element_ty == tl.float16:
             sums = tl.clamp(sums, -LARGEST_HALF, LARGEST_HALF)
-        at, inside = skewed(
-            row[:, None], column[:, None], is_centre[:, None], down[None, :], right[None, :],
-            is_offset[None, :], width, centre_top, other_top, other_bottom, pitch,
-        )  # fmt: skip
-        tl.store(logits + image * image_stride + at, sums.to(logits.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def pairs(target, source, targets, positions, pitch, DISTRIBUTE: tl.constexpr):
-    """Where pairs lie in an image's workspace, and whether their row is there.
-
-    The end of a row is not looked at, for accesses of 16 bytes: `pitch` leaves room for a whole tile, and
-    what lies there is anything, NaN too.
-    """
-    if DISTRIBUTE:
-        at = source * pitch + target
-        is_row = source < positions
-    else:
-        at = target * pitch + source
-        is_row = target < targets
-    return at, is_row
+        tl.store(place, sums.to(logits.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -172,7 +206,6 @@ def gather(
     pitch,
     image_stride,
     CHANNELS: tl.constexpr,
-    DISTRIBUTE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -194,8 +227,10 @@ def gather(
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, positions, BLOCK_K):
         is_source = start + source < positions
-        at, wanted = pairs(target[:, None], (start + source)[None, :], targets, positions, pitch, DISTRIBUTE)
-        logit = tl.load(logits + at, mask=wanted, other=0.0)
+        # The end of a row is not looked at, for loads of 16 bytes: `pitch` leaves room for a whole tile, and
+        # what lies there is anything, NaN too.
+        logit_at = logits + target[:, None] * pitch + (start + source)[None, :]
+        logit = tl.load(logit_at, mask=is_target[:, None], other=0.0)
         value_at = values + (start + source)[:, None] * CHANNELS + channel[None, :]
         value = tl.load(value_at, mask=is_source[:, None] & is_channel[None, :], other=0.0)
         scaled = tl.where(is_source[None, :], logit.to(tl.float32) * LOG2E, float("-inf"))

@@ -1,14 +1,14 @@
 """The Triton kernels of the gradients of point-wise spatial attention.
 
 Not here: the forward kernels, where it is said what all share (`models/psa_triton.py`), and the launches
-(`models/psa_launch.py`). `logits` are those of the forward kernels, computed again; `pair_grads` lie in a
-workspace like theirs.
+(`models/psa_launch.py`). `logits` are those of the forward kernels, computed again; their gradients,
+`pair_grads`, lie in a workspace like theirs but [image, centre, other], for both directions.
 """
 
 import triton
 import triton.language as tl
 
-from models.psa_triton import LOG2E, SIZES, centres_of, divided, offsets_of, pairs, skewed
+from models.psa_triton import LOG2E, SIZES, centres_of, divided, offsets_of, products_of, skewed
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -40,7 +40,7 @@ def row_products(
 @triton.jit(do_not_specialize=SIZES)
 def logit_grads(
     logits,
-    grads,
+    pair_grads,
     log_sums,
     products,
     gathered_grads,
@@ -50,6 +50,8 @@ def logit_grads(
     positions,
     pitch,
     image_stride,
+    grad_pitch,
+    grad_image_stride,
     CHANNELS: tl.constexpr,
     DISTRIBUTE: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -57,38 +59,31 @@ def logit_grads(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """grads = attention (gathered_grads[target] . values[source] - products[target]), laid out as `logits`.
+    """pair_grads = attention (gathered_grads[target] . values[source] - products[target]).
 
-    Grid: (tiles of targets, of sources, images).
+    Grid: (tiles of targets, of sources, images). The ends of the workspaces' rows are not looked at.
     """
     image = tl.program_id(2)
     target = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     source = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_target, is_source = target < targets, source < positions
     place = image * positions + first_target + target
-    k = tl.arange(0, BLOCK_K)
-    grad_at = gathered_grads + place[:, None] * CHANNELS + k[None, :]
-    value_at = values + (image * positions + source)[None, :] * CHANNELS + k[:, None]
-    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, CHANNELS, BLOCK_K):
-        if CHANNELS % BLOCK_K == 0:
-            grad = tl.load(grad_at, mask=is_target[:, None], other=0.0)
-            value = tl.load(value_at, mask=is_source[None, :], other=0.0)
-        else:
-            more = start + k < CHANNELS
-            grad = tl.load(grad_at, mask=is_target[:, None] & more[None, :], other=0.0)
-            value = tl.load(value_at, mask=is_source[None, :] & more[:, None], other=0.0)
-        sums = tl.dot(grad, value, sums, input_precision=PRECISION)
-        grad_at += BLOCK_K
-        value_at += BLOCK_K
+    grad_at = gathered_grads + place * CHANNELS
+    value_at = values + (image * positions + source) * CHANNELS
+    sums = products_of(
+        grad_at, is_target, value_at, is_source, CHANNELS, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
+    )
     log_sum = tl.load(log_sums + place, mask=is_target, other=0.0)
     product = tl.load(products + place, mask=is_target, other=0.0)
-    at, wanted = pairs(target[:, None], source[None, :], targets, positions, pitch, DISTRIBUTE)
-    at += image * image_stride
-    logit = tl.load(logits + at, mask=wanted, other=0.0).to(tl.float32)
+    logit_at = logits + image * image_stride + target[:, None] * pitch + source[None, :]
+    logit = tl.load(logit_at, mask=is_target[:, None], other=0.0).to(tl.float32)
     attention = tl.exp2((logit - log_sum[:, None]) * LOG2E)
-    result = attention * (sums - product[:, None])
-    tl.store(grads + at, result.to(grads.dtype.element_ty), mask=wanted)
+    result = (attention * (sums - product[:, None])).to(pair_grads.dtype.element_ty)
+    pair_grads += image * grad_image_stride
+    if DISTRIBUTE:
+        tl.store(pair_grads + source[None, :] * grad_pitch + target[:, None], result, mask=is_source[None, :])
+    else:
+        tl.store(pair_grads + target[:, None] * grad_pitch + source[None, :], result, mask=is_target[:, None])
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -103,7 +98,6 @@ def value_grads(
     pitch,
     image_stride,
     CHANNELS: tl.constexpr,
-    DISTRIBUTE: tl.constexpr,
     ADD: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -124,8 +118,8 @@ def value_grads(
     for start in range(0, targets, BLOCK_K):
         target = start + tl.arange(0, BLOCK_K)
         is_target = target < targets
-        at, wanted = pairs(target[None, :], source[:, None], targets, positions, pitch, DISTRIBUTE)
-        logit = tl.load(logits + at, mask=wanted, other=0.0)
+        logit_at = logits + target[None, :] * pitch + source[:, None]
+        logit = tl.load(logit_at, mask=is_target[None, :], other=0.0)
         grad_at = gathered_grads + (first_place + target)[:, None] * CHANNELS + channel[None, :]
         grad = tl.load(grad_at, mask=is_target[:, None] & is_channel[None, :], other=0.0)
         log_sum = tl.load(log_sums + first_place + target, mask=is_target, other=0.0)
@@ -151,9 +145,11 @@ def _numbered_pairs(
     at, inside = skewed(
         row[:, None], column[:, None], is_centre[:, None],
         down[None, :], right[None, :], (number < count)[None, :],
-        width, centre_top, other_top, other_bottom, pitch,
+        width, centre_top, other_top, other_bottom, pitch, False,
     )  # fmt: skip
-    return tl.load(grads + at, mask=inside, other=0.0)
+    # As in `predict`: neighbouring threads load neighbours.
+    place = tl.max_contiguous(grads + at, (1, BLOCK_K))
+    return tl.load(place, mask=inside, other=0.0)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -224,19 +220,21 @@ def feature_grads(
 @triton.jit
 def _numbered_centres(
     grads, first, total, count, first_row, first_column, columns, down, right, is_offset,
-    width, centre_top, other_top, other_bottom, pitch, image_stride, BLOCK_K: tl.constexpr,
+    width, centre_top, other_top, other_bottom, pitch, image_stride,
+    BLOCK_K: tl.constexpr, OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """(offsets, BLOCK_K) of the workspace, by the numbers of the centres; 0 where there is no pair."""
+    """(BLOCK_K, offsets) of the workspace, by the numbers of the centres; 0 where there is no pair."""
     number = first + tl.arange(0, BLOCK_K)
     image, local = divided(number, count)
     quotient, remainder = divided(local, columns)
     row, column = first_row + quotient, first_column + remainder
     at, inside = skewed(
-        row[None, :], column[None, :], (number < total)[None, :],
-        down[:, None], right[:, None], is_offset[:, None],
-        width, centre_top, other_top, other_bottom, pitch,
+        row[:, None], column[:, None], (number < total)[:, None],
+        down[None, :], right[None, :], is_offset[None, :],
+        width, centre_top, other_top, other_bottom, pitch, False,
     )  # fmt: skip
-    return tl.load(grads + (image * image_stride)[None, :] + at, mask=inside, other=0.0)
+    place = tl.max_contiguous(grads + (image * image_stride)[:, None] + at, (1, OFFSETS))
+    return tl.load(place, mask=inside, other=0.0)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -287,10 +285,12 @@ def weight_grads(
     count, columns = tl.maximum(count, 1), tl.maximum(columns, 1)
     channel = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_channel = channel < CHANNELS
-    sums = tl.zeros((TILE_H * TILE_W, BLOCK_N), tl.float32)
+    # Channels first, so that the pairs lie in shared memory as they lie in the workspace.
+    sums = tl.zeros((BLOCK_N, TILE_H * TILE_W), tl.float32)
     pair = _numbered_centres(
         pair_grads, 0, total, count, first_row, first_column, columns, down, right, is_offset,
-        width, centre_top, other_top, other_bottom, pitch, image_stride, BLOCK_K,
+        width, centre_top, other_top, other_bottom, pitch, image_stride,
+            BLOCK_K, TILE_H * TILE_W,
     )  # fmt: skip
     for first in range(0, total, BLOCK_K):
         number = first + tl.arange(0, BLOCK_K)
@@ -301,12 +301,13 @@ def weight_grads(
         feature = tl.load(feature_at, mask=(number < total)[:, None] & is_channel[None, :], other=0.0)
         next_pair = _numbered_centres(
             pair_grads, first + BLOCK_K, total, count, first_row, first_column, columns, down, right,
-            is_offset, width, centre_top, other_top, other_bottom, pitch, image_stride, BLOCK_K,
+            is_offset, width, centre_top, other_top, other_bottom, pitch, image_stride,
+            BLOCK_K, TILE_H * TILE_W,
         )  # fmt: skip
-        sums = tl.dot(pair, feature, sums, input_precision=PRECISION)
+        sums = tl.dot(tl.trans(feature), pair, sums, input_precision=PRECISION)
         pair = next_pair
-    at = grads + (mask_row * mask_w + mask_column)[:, None] * CHANNELS + channel[None, :]
-    wanted = is_offset[:, None] & is_channel[None, :]
+    at = grads + (mask_row * mask_w + mask_column)[None, :] * CHANNELS + channel[:, None]
+    wanted = is_offset[None, :] & is_channel[:, None]
     if ADD:
         sums += tl.load(at, mask=wanted, other=0.0).to(tl.float32)
     tl.store(at, sums.to(grads.dtype.element_ty), mask=wanted)

@@ -5,6 +5,7 @@ import torch
 
 from models import psa_tiles
 from models.psa_tiles import FLOAT, HALF, Tiles, Trial, Tuner
+from models.psa_workspace import ROW_MULTIPLE
 
 CHOICES = (Tiles(64, 64, 32, 4, 2), Tiles(128, 64, 32, 8, 2), Tiles((8, 8), 64, 32, 4, 2))
 GPU = torch.device("cuda", 0)
@@ -94,10 +95,7 @@ def test_what_a_launch_is_given() -> None:
 @pytest.mark.parametrize("table", [HALF, FLOAT])
 def test_rows_of_the_workspace_hold_whole_tiles(table: dict[str, tuple[Tiles, ...]]) -> None:
     """Kernels do not look at the end of a row: what runs along one must divide what rows are padded to."""
-    pytest.importorskip("triton", reason="needs triton")
-    from models.psa_launch import _ROW_MULTIPLE
-
     along_rows = {"gather": ("m", "k"), "value_grads": ("m", "k"), "logit_grads": ("m", "n")}
     for kernel, names in along_rows.items():
         for tiles in table[kernel]:
-            assert all(_ROW_MULTIPLE % getattr(tiles, name) == 0 for name in names)
+            assert all(ROW_MULTIPLE % getattr(tiles, name) == 0 for name in names)
