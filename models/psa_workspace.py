@@ -1,7 +1,9 @@
 """What the Triton kernels of point-wise spatial attention are told of a block of targets and its workspaces.
 
-Logits lie in one workspace by target and source, their gradients in another by centre and other. Pure arithmetic.
-Not here: which blocks there are (`models/psa_blocks.py`), memory and launches (`models/psa_launch.py`).
+Logits lie in one workspace by target and source, their gradients in another by centre and other. Pure
+arithmetic. Not here: which blocks there are (`models/psa_blocks.py`), launches (`models/psa_launch.py`).
+
+    plan_parts(Geometry(45, 45, 89, 89, False), images=2, bytes_a_pair=2, channels=512, limit=2**25)
 """
 
 from functools import lru_cache
@@ -14,8 +16,8 @@ ROW_MULTIPLE = 128
 
 
 class Part(NamedTuple):
-    """A block: its images, its first row of targets; targets of an image, and the first of them; rows of centres
-    and others, from and up to; how far apart rows and images lie in either workspace."""
+    """A block: its images, its first row of targets; how many targets of each image, and the first of them;
+    rows of centres and others, from and up to; how far apart rows and images lie in either workspace."""
 
     images: slice
     top: int

@@ -33,7 +33,8 @@ DEVICES = pytest.mark.parametrize(
     ],
 )
 DIRECTIONS = pytest.mark.parametrize("distribute", [False, True], ids=["collect", "distribute"])
-TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+# Three products of tf32 make one of float32 on a GPU; one alone would be off by 3e-4 or more.
+TOLERANCES = {torch.float32: 1e-4 if GPU else 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
 SMALL = {
     "predict": (Tiles((2, 8), 16, 16, 1, 1),),
@@ -85,7 +86,9 @@ def test_both_passes_are_the_plain_form(
 ) -> None:
     geometry = Geometry(*feature_hw, *mask_hw, distribute)
     inputs = some_inputs(geometry, device=device)
-    assert max(errors(found(launch, inputs, geometry), expected(inputs, geometry))) < 2e-5
+    assert (
+        max(errors(found(launch, inputs, geometry), expected(inputs, geometry))) < TOLERANCES[torch.float32]
+    )
 
 
 @DEVICES
