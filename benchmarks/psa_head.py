@@ -13,12 +13,11 @@ left out and said; the GPU's part skips aloud without one. Prints one JSON line 
 
 import argparse
 import copy
-import ctypes
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -282,7 +281,7 @@ def clock(runs: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict
 
 
 def peak_bytes(run: Callable[[], Any], device: str) -> int:
-    """The most that a run holds above what was held before it: of the GPU's memory, or of the process's."""
+    """The most that PyTorch holds in a run above what it held before: tensors, not libraries' own memory."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -290,17 +289,15 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    run()
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> int:
-    """Bytes of this process, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        held = run()
+    del held
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

@@ -31,7 +31,7 @@ from models.psa_blocks import Geometry
 def attend(
     features: Tensor, weight: Tensor, values: Tensor, mask_hw: tuple[int, int], *, distribute: bool
 ) -> Tensor:
-    """What attention gathers for each position, (N, D, H, W), its channels side by side (channels_last).
+    """What attention gathers for each position, (N, D, H, W), laid out in memory as `values` are.
 
     features: (N, C, H, W), of which each position's map is predicted. weight: (mask_h * mask_w, C, 1, 1), of
     the 1x1 convolution that does so. values: (N, D, H, W). distribute: False for collect. All are floating
@@ -62,14 +62,13 @@ def psa_attention(
 ) -> tuple[Tensor, Tensor]:
     """See `attend`, with positions before channels: (N, H * W, C), (mask_h * mask_w, C) and (N, H * W, D).
 
-    Returns what is gathered, (N, H * W, D), and each target's log-sum of exponentials over its sources,
-    (N, H * W) in float32 at least.
+    Returns what is gathered, (N, H * W, D), laid out in memory as `values` are, and each target's log-sum of
+    exponentials over its sources, (N, H * W) in float32 at least.
     """
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     _check(features, weight, values, geometry)
-    inputs = features.contiguous(), weight.contiguous(), values.contiguous()
     with torch.autocast(features.device.type, enabled=False):
-        gathered, log_sums = _form(features).forward(*inputs, geometry)
+        gathered, log_sums = _form(features).forward(features, weight, values, geometry)
     return gathered, log_sums
 
 
@@ -86,7 +85,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     _check(features, weight, values, Geometry(h, w, mask_h, mask_w, distribute))
     exact = torch.promote_types(values.dtype, torch.float32)
-    return values.new_empty(values.shape), values.new_empty(values.shape[:2], dtype=exact)
+    return torch.empty_like(values), values.new_empty(values.shape[:2], dtype=exact)
 
 
 @torch.library.custom_op("psanet::psa_attention_backward", mutates_args=())
@@ -104,13 +103,11 @@ def psa_attention_backward(
     mask_w: int,
     distribute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `psa_attention`'s features, weight and values."""
+    """Gradients of `psa_attention`'s features, weight and values, laid out as these are."""
     tensors = (grad, grad_log_sums, features, weight, values, gathered, log_sums)
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     with torch.autocast(features.device.type, enabled=False):
-        grads: tuple[Tensor, Tensor, Tensor] = _form(features).backward(
-            *(tensor.contiguous() for tensor in tensors), geometry
-        )
+        grads: tuple[Tensor, Tensor, Tensor] = _form(features).backward(*tensors, geometry)
     return grads
 
 
@@ -129,7 +126,7 @@ def _(
     mask_w: int,
     distribute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return features.new_empty(features.shape), weight.new_empty(weight.shape), values.new_empty(values.shape)
+    return torch.empty_like(features), torch.empty_like(weight), torch.empty_like(values)
 
 
 def _check(features: Tensor, weight: Tensor, values: Tensor, geometry: Geometry) -> None:

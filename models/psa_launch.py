@@ -14,7 +14,7 @@ So a block's logits pass through a workspace of bounded size, made to stay in th
 product of large tiles, and sums have one fixed order, so that the same input gives the same bits.
 
 Shape suffixes: n images, p positions (H * W, row-major), c channels of the features, d of the values, m =
-mask_h * mask_w. All tensors are contiguous, of one type: float16, bfloat16 or float32.
+mask_h * mask_w. Features, weight and values are of one type: float16, bfloat16 or float32.
 """
 
 from collections.abc import Callable
@@ -36,15 +36,15 @@ def forward(
     features_npc: Tensor, weight_mc: Tensor, values_npd: Tensor, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
     """What each target gathers, (N, P, D), and its log-sum of exponentials, (N, P) float32."""
-    gathered_npd = torch.empty_like(values_npd)
-    log_sums_np = torch.empty(values_npd.shape[:2], dtype=torch.float32, device=values_npd.device)
     head = _Head(features_npc, weight_mc, values_npd, geometry)
+    gathered_npd = torch.empty_like(head.values)
+    log_sums_np = torch.empty(values_npd.shape[:2], dtype=torch.float32, device=values_npd.device)
     logits = head.workspace()
     with torch.cuda.device_of(logits):
         for block in head.blocks:
             head.predict(block, logits)
             head.gather(block, logits, gathered_npd, log_sums_np)
-    return gathered_npd, log_sums_np
+    return _as(values_npd, gathered_npd), log_sums_np
 
 
 def backward(
@@ -59,22 +59,32 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of features, weight and values from those of both results of `forward`, given with them."""
     head = _Head(features_npc, weight_mc, values_npd, geometry)
+    grad_npd, grad_log_sums_np, log_sums_np = (
+        tensor.contiguous() for tensor in (grad_npd, grad_log_sums_np, log_sums_np)
+    )
     logits, pair_grads = head.workspace(), head.grad_workspace()
     # What is added to by several blocks is held in float32 until the last has been.
     rows_apart = any(block.top > 0 for block in head.blocks)
-    feature_grads = head.sums_like(features_npc, added_to=rows_apart and geometry.distribute)
-    value_grads = head.sums_like(values_npd, added_to=rows_apart)
-    weight_grads = head.sums_like(weight_mc, added_to=len(head.blocks) > 1)
+    feature_grads = head.sums_like(head.features, added_to=rows_apart and geometry.distribute)
+    value_grads = head.sums_like(head.values, added_to=rows_apart)
+    weight_grads = head.sums_like(head.weight, added_to=len(head.blocks) > 1)
     with torch.cuda.device_of(logits):
-        products_np = head.row_products(grad_npd, gathered_npd, grad_log_sums_np)
+        products_np = head.row_products(grad_npd, gathered_npd.contiguous(), grad_log_sums_np)
         for number, block in enumerate(head.blocks):
             head.predict(block, logits)
             head.logit_grads(block, logits, pair_grads, log_sums_np, products_np, grad_npd)
             head.value_grads(block, logits, log_sums_np, grad_npd, value_grads)
             head.feature_grads(block, pair_grads, feature_grads)
             head.weight_grads(block, pair_grads, weight_grads, add=number > 0)
-    dtype = features_npc.dtype
-    return feature_grads.to(dtype), weight_grads.to(dtype), value_grads.to(dtype)
+    return _as(features_npc, feature_grads), _as(weight_mc, weight_grads), _as(values_npd, value_grads)
+
+
+def _as(given: Tensor, result: Tensor) -> Tensor:
+    """The result of the given tensor's type, and laid out in memory as it is."""
+    like = torch.empty_like(given)
+    if (result.dtype, result.stride()) == (like.dtype, like.stride()):
+        return result
+    return like.copy_(result)
 
 
 _KERNELS: dict[str, Any] = {
@@ -93,7 +103,8 @@ class _Head:
     def __init__(
         self, features_npc: Tensor, weight_mc: Tensor, values_npd: Tensor, geometry: Geometry
     ) -> None:
-        self.features, self.weight, self.values, self.geometry = features_npc, weight_mc, values_npd, geometry
+        self.features, self.weight = features_npc.contiguous(), weight_mc.contiguous()
+        self.values, self.geometry = values_npd.contiguous(), geometry
         self.channels, self.width = features_npc.shape[2], values_npd.shape[2]
         half = features_npc.dtype != torch.float32
         # 11 bits where bfloat16 has 8; clamped, where float16 would overflow.

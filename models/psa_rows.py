@@ -24,7 +24,7 @@ from torch import Tensor
 
 from models.psa_blocks import Block, Geometry, plan_blocks
 
-BLOCK_BYTES = 2**22
+BLOCK_BYTES = 2**23
 """Of a block's logits: what a processor's cache holds, and enough for products at full speed."""
 
 
@@ -76,7 +76,7 @@ def backward(
         centres_d, others_d = (values_sd, grad_td) if geometry.distribute else (grad_td, values_sd)
         grads_co = room.make("grads", weights_co.shape, values_sd)
         torch.mm(centres_d, others_d.mT, out=grads_co)
-        weights_co.mul_(grads_co - products_t.unsqueeze(1 - targets_axis))
+        weights_co.mul_(grads_co.to(exact).sub_(products_t.unsqueeze(1 - targets_axis)))
         mask.add_grads(weights_co, features_npc[image], block, feature_grads[image], mask_grads)
     return feature_grads.to(dtype), mask.whole(mask_grads).to(dtype), value_grads.to(dtype)
 

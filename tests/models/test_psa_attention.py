@@ -126,17 +126,39 @@ def some_maps(device: str) -> list[Tensor]:
 
 
 @DEVICES
-def test_memory_layout_and_slices_make_no_difference(device: str) -> None:
-    features, weight, values = some_maps(device)
-    wanted = attend(features, weight, values, (9, 11), distribute=True)
-    assert wanted.is_contiguous(memory_format=torch.channels_last)
+@DIRECTIONS
+def test_memory_layout_and_slices_make_no_difference(distribute: bool, device: str) -> None:
+    inputs = some_maps(device)
+
+    def found(features: Tensor, weight: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in (features, weight, values)]
+        out = attend(*leaves, (9, 11), distribute=distribute)
+        return (out, *torch.autograd.grad(out.square().sum(), leaves))
+
+    features, weight, values = inputs
+    wanted = found(features, weight, values)
     for change in (
         lambda x: x.contiguous(memory_format=torch.channels_last),
         lambda x: torch.nn.functional.pad(x, (1, 2, 3, 4), value=9.0)[:, :, 3:-4, 1:-2],
         lambda x: torch.cat((x, x), 1)[:, : x.shape[1]],
     ):
-        out = attend(change(features), weight, change(values), (9, 11), distribute=True)
-        assert torch.allclose(out, wanted, atol=1e-5)
+        got = found(change(features), weight, change(values))
+        assert max(errors(got, [tensor.detach().double() for tensor in wanted])) < 1e-5
+
+
+@DEVICES
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_results_and_gradients_are_laid_out_as_what_they_are_of(
+    layout: torch.memory_format, device: str
+) -> None:
+    """Otherwise the convolutions around would bring what they hold to another layout, and hold it twice."""
+    features, weight, values = (
+        tensor.contiguous(memory_format=layout).requires_grad_() for tensor in some_maps(device)
+    )
+    out = attend(features, weight, values, (9, 11), distribute=False)
+    grads = torch.autograd.grad(out.sum(), (features, weight, values))
+    for tensor in (out, grads[0], grads[2]):
+        assert tensor.is_contiguous(memory_format=layout)
 
 
 @DEVICES
