@@ -3,6 +3,9 @@
 import json
 import os
 import platform
+import resource
+import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,20 +18,25 @@ from models.config import ModelConfig
 
 
 class Timer:
-    """Collects seconds: `with timer: …`, or `timer.add(seconds)`."""
+    """Collects seconds: `with timer: …`, or `timer.add(seconds)`.
+
+    processor: of all the process' threads, in the same blocks; other programs disturb them less.
+    """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self._started = 0.0
+        self.processor: list[float] = []
+        self._started = self._processor = 0.0
 
     def __enter__(self) -> "Timer":
-        self._started = time.perf_counter()
+        self._started, self._processor = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.add(time.perf_counter() - self._started)
+        self.processor.append(time.process_time() - self._processor)
 
     def add(self, seconds: float) -> None:
         """One more measurement."""
@@ -100,10 +108,41 @@ def make_checkpoint(config: ModelConfig, dataset: str, folder: Path, *, network:
     return path
 
 
+class PeakResident:
+    """The most memory that the process held inside the block, sampled."""
+
+    def __enter__(self) -> "PeakResident":
+        self.most, self._done = resident_bytes(), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self.most = max(self.most, resident_bytes())
+
+
+def resident_bytes() -> int:
+    """What the process holds in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
 def report(**figures: Any) -> None:
     """Prints the figures, with the machine they were taken on, as one JSON line."""
     machine = {"cpu": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
-    print(json.dumps({**figures, **machine}), flush=True)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    print(json.dumps({**figures, **machine, "date": today, "command": _command()}), flush=True)
+
+
+def _command() -> str:
+    """As it was called; of folders elsewhere, the last two names."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    return " ".join("/".join(Path(word).parts[-2:]) if word.startswith("/") else word for word in words)
 
 
 def _processor() -> str:

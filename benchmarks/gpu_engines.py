@@ -2,28 +2,28 @@
 
     python benchmarks/gpu_engines.py [--depths 50,101] [--crops 465,705] [--batch 4] [--repeats 20]
 
-Eager PyTorch in float32, float16 and bfloat16 (channels last), torch.compile with CUDA graphs in the latter
-two, ONNX Runtime's CUDA provider, TensorRT and TensorRT for RTX where they are installed: time of a call and
-of an image, memory, agreement with float32, and the share of the GPU's own float16 matrix product. Weights
-are random, which cost what trained ones do, but exaggerate disagreement. Images lie on the GPU; a call ends
-with synchronisation. Skips aloud, with exit code 0, without a GPU. Prints one JSON line last.
+Our PyTorch engine in float32, float16, bfloat16 and float16 with torch.compile, eager PyTorch with autocast,
+ONNX Runtime's CUDA provider, TensorRT and TensorRT for RTX where they are installed: time of a call and of an
+image, memory, agreement with float32, and the share of the GPU's own float16 matrix product. Weights are
+random, which cost what trained ones do, but exaggerate disagreement. Images lie on the GPU; a call ends with
+synchronisation. Skips aloud, with exit code 0, without a GPU. Prints one JSON line last.
 """
 
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from _common import Timer, make_checkpoint, report
+from _common import Timer, make_checkpoint, make_network, report
 from _gpu import count_flops, describe_gpu, matmul_tflops, used_bytes
 
 from export.comparison import sample_images
 from export.trt import export_trt
 from export.trt_models import Wanted
 from inference.engines import open_model
-from models.checkpoint import build_from_checkpoint, load_checkpoint
 from models.config import ModelConfig
 from models.network import SceneParser
 
@@ -66,11 +66,12 @@ def measure(depth: int, crop: int, batch: int, repeats: int, ceiling: float) -> 
     config = ModelConfig(depth=depth, classes=classes, crop_hw=(crop, crop), aux=False)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = make_checkpoint(config, dataset, Path(folder))
-        network = build_from_checkpoint(load_checkpoint(checkpoint)).cuda().eval()
+        network = make_network(config, device="cuda")
+        checkpoint = make_checkpoint(config, dataset, Path(folder), network=network)
         flops = count_flops(network)
         images = torch.from_numpy(sample_images((crop, crop))).cuda().repeat(batch // 2 + 1, 1, 1, 1)[:batch]
-        reference = eager(network, torch.float32)(images)
+        with torch.inference_mode():
+            reference = network.coarse_logits(images)
         for name, make in engines(network, checkpoint, Path(folder), batch).items():
             row: dict[str, Any] = {"depth": depth, "crop": crop, "engine": name}
             torch.cuda.empty_cache()
@@ -107,12 +108,13 @@ def engines(
     network: SceneParser, checkpoint: Path, folder: Path, batch: int
 ) -> dict[str, Callable[[], tuple[Run, Callable[[], None]]]]:
     """How each is made: a function of images on the GPU, and one that lets go of it."""
-    half, brain = torch.float16, torch.bfloat16
 
-    def torch_engine(
-        dtype: torch.dtype, compiled: bool = False
-    ) -> Callable[[], tuple[Run, Callable[[], None]]]:
-        return lambda: (eager(network, dtype, compiled=compiled), torch.compiler.reset)
+    def pytorch(precision: str, compiled: bool = False) -> Callable[[], tuple[Run, Callable[[], None]]]:
+        def make() -> tuple[Run, Callable[[], None]]:
+            engine = open_model(checkpoint, device="cuda", precision=precision, compiled=compiled)[1]
+            return engine.infer, engine.close
+
+        return make
 
     def exported(runtime: str, precision: Any) -> Callable[[], tuple[Run, Callable[[], None]]]:
         def make() -> tuple[Run, Callable[[], None]]:
@@ -126,18 +128,16 @@ def engines(
     def onnxruntime() -> tuple[Run, Callable[[], None]]:
         from export.onnx import export_onnx
 
-        engine = open_model(
-            export_onnx(checkpoint, folder / "onnx").folder, engine="onnxruntime", device="cuda"
-        )[1]
-        # It takes and gives arrays of the host: the copies are part of its time.
-        return lambda images: torch.from_numpy(engine.infer(images.cpu().numpy())).cuda(), engine.close
+        out = export_onnx(checkpoint, folder / "onnx").folder
+        engine = open_model(out, engine="onnxruntime", device="cuda")[1]
+        return engine.infer, engine.close
 
     return {
-        "eager fp32": torch_engine(torch.float32),
-        "eager fp16 channels_last": torch_engine(half),
-        "eager bf16 channels_last": torch_engine(brain),
-        "compile fp16": torch_engine(half, compiled=True),
-        "compile bf16": torch_engine(brain, compiled=True),
+        "torch fp32": pytorch("fp32"),
+        "torch fp16": pytorch("fp16"),
+        "torch bf16": pytorch("bf16"),
+        "torch fp16 compiled": pytorch("fp16", compiled=True),
+        "autocast fp16, channels last": lambda: (autocast(network, torch.float16), torch.cuda.empty_cache),
         "onnxruntime fp32": onnxruntime,
         "tensorrt fp32": exported("tensorrt", "fp32"),
         "tensorrt fp16": exported("tensorrt", "fp16"),
@@ -146,18 +146,13 @@ def engines(
     }
 
 
-def eager(network: SceneParser, dtype: torch.dtype, *, compiled: bool = False) -> Run:
-    """The network by autocast; with CUDA graphs where compiled."""
-    layout = torch.contiguous_format if dtype == torch.float32 else torch.channels_last
-    ready = network.to(memory_format=layout)  # type: ignore[call-overload]
-    function = ready.coarse_logits
-    if compiled:
-        function = torch.compile(function, mode="reduce-overhead")
+def autocast(network: SceneParser, dtype: torch.dtype) -> Run:
+    """The network as one would run it in half precision."""
+    ready = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        lower = torch.autocast("cuda", dtype, enabled=dtype != torch.float32)
-        with torch.inference_mode(), lower:
-            return function(images.contiguous(memory_format=layout)).float()
+        with torch.inference_mode(), torch.autocast("cuda", dtype):
+            return ready.coarse_logits(images.contiguous(memory_format=torch.channels_last)).float()
 
     return run
 

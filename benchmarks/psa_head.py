@@ -1,22 +1,23 @@
 """The PSA head plainly (convolution, mask, softmax, product) and in one piece, forward and backward.
 
-    python benchmarks/psa_head.py [--sizes 30x30,45x45,64x128] [--images 2] [--types float16] [--devices cpu,cuda]
-    python benchmarks/psa_head.py --devices cuda --tune     # and every choice of tiles that was tried
+    python benchmarks/psa_head.py [--sizes 30x30,45x45,64x128] [--images 2] [--devices cpu,cuda]
+    python benchmarks/psa_head.py --devices cuda --types float16,float32 --tune   # and all tiles tried
 
-Time and peak memory of both sides, in turn in one process, for both directions; how far each is from the plain form
-in float64, over its length; and the share of the matrix products that must be made (2 N (HW)^2 channels each, two
-forward, five more backward) in what the device reaches in one large product. On a CPU also the whole module in
-training, 2048 channels in and 512 inside. `called`: as a loop calls it; `busy`: without what Python takes, the
-GPU's queue filled beforehand. The GPU's part skips aloud without one. On a CPU, what would take more than
---limit-gb is left out and said. Prints one JSON line last.
+Time and peak memory of both sides, in turn in one process, for both directions; how far each is from the
+plain form in float64; and the share of the matrix products that must be made (2 N (HW)^2 channels each, two
+forward, five more backward) in what the device reaches in one large product. `called`: as a loop calls it;
+`busy`: the GPU's time alone, its queue filled beforehand. On a CPU also one direction of the module in
+training, from 2048 channels to 512, and the whole module. What would take more than --limit-gb on a CPU is
+left out and said; the GPU's part skips aloud without one. Prints one JSON line last.
 """
 
 import argparse
-import ctypes
+import copy
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ def main() -> None:
 def on_gpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """A row for each type, size, direction and pass."""
     rows = []
+    torch.backends.cudnn.allow_tf32 = False  # of the plain form's convolution
     for name in args.types.split(","):
         dtype = getattr(torch, name)
         ceiling = tflops(dtype, 8192, "cuda")
@@ -108,14 +110,16 @@ def on_gpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[d
 
 
 def on_cpu(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """A row for each size, direction and pass, and two for the module in training."""
+    """A row for each size, direction and pass, and for the module in training."""
     ceiling = tflops(torch.float32, 2048, "cpu")
     print(f"\nCPU, float32, {torch.get_num_threads()} threads, one product of 2048: {ceiling:.3f} TFLOP/s")
     rows = []
     for size in sizes:
         for distribute in (False, True):
             rows += measured(args, size, distribute, torch.float32, "cpu", ceiling)
-    return rows + [module(args, size) for size in sizes if size[0] * size[1] <= 45 * 45]
+    small = [size for size in sizes if size[0] * size[1] <= 45 * 45]
+    parts = ("collect", "distribute", "module")
+    return rows + [trained(args, size, part) for size in small for part in parts]
 
 
 def measured(
@@ -148,7 +152,7 @@ def measured(
         sides = dict(SIDES)
         row: dict[str, Any] = {
             "device": device, "type": str(dtype).removeprefix("torch."), "features": f"{h}x{w}",
-            "images": images, "direction": "distribute" if distribute else "collect", "pass": name,
+            "images": images, "part": "distribute" if distribute else "collect", "pass": name,
         }  # fmt: skip
         if device == "cpu" and gigabytes > args.limit_gb:
             del sides["plain"]
@@ -157,7 +161,7 @@ def measured(
             in_one_piece, [x.double() for x in inputs], grad.double(), mask_hw, distribute, backward
         )
         runs = {
-            side: lambda head=head: outputs(head, inputs, grad, mask_hw, distribute, backward)
+            side: partial(outputs, head, inputs, grad, mask_hw, distribute, backward)
             for side, head in sides.items()
         }
         for side, run in runs.items():
@@ -194,29 +198,42 @@ def outputs(
     return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
 
-def module(args: argparse.Namespace, size: tuple[int, int]) -> dict[str, Any]:
-    """The whole module in training on the CPU, both directions: forward and backward."""
+def trained(args: argparse.Namespace, size: tuple[int, int], part: str) -> dict[str, Any]:
+    """Of the module in training on the CPU: one direction, from 2048 channels to 512, or all of it."""
     h, w = size
-    options = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
-    sides = {"plain": PlainPSA(2048, 512, **options), "in one piece": PSA(2048, 512, **options)}
+    options: dict[str, Any] = {"mask_hw": (2 * h - 1, 2 * w - 1), "shrink_factor": 1}
+    if part != "module":
+        options["psa_type"] = part
+    sides: dict[str, PSA] = {
+        "plain": PlainPSA(2048, 512, **options),
+        "in one piece": PSA(2048, 512, **options),
+    }
     sides["in one piece"].load_state_dict(sides["plain"].state_dict())
-    features = torch.randn(args.images, 2048, h, w, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(args.images, 2048, h, w, generator=generator).requires_grad_()
+    grad = torch.randn(args.images, 4096 if part == "module" else 512, h, w, generator=generator)
 
-    def step(side: str) -> list[Tensor]:
-        network = sides[side].train()
-        leaf = features.clone().requires_grad_()
-        out = network(leaf)
-        leaves = [leaf, *network.parameters()]
-        return [out.detach(), *torch.autograd.grad(out.square().mean(), leaves)]
+    def step(network: PSA, features: Tensor, grad: Tensor) -> list[Tensor]:
+        network.train()
+        if part == "module":
+            out = network(features)
+        else:
+            out = network._gather(
+                features, network.reduce, network.attention, distribute=part == "distribute"
+            )
+        used = [p for name, p in network.named_parameters() if part == "module" or "proj" not in name]
+        return [out.detach(), *torch.autograd.grad(out, [features, *used], grad)]
 
     row: dict[str, Any] = {
         "device": "cpu", "type": "float32", "features": f"{h}x{w}", "images": args.images,
-        "direction": "module", "pass": "forward+backward",
+        "part": f"training, {part}", "pass": "forward+backward",
     }  # fmt: skip
-    ours, theirs = step("in one piece"), step("plain")
-    row["between sides"] = max(distance(a, b) for a, b in zip(ours, theirs, strict=True))
-    del ours, theirs
-    runs = {side: lambda side=side: step(side) for side in sides}
+    exact = copy.deepcopy(sides["plain"]).double()
+    wanted = step(exact, features.detach().double().requires_grad_(), grad.double())
+    runs = {side: partial(step, network, features, grad) for side, network in sides.items()}
+    for side, run in runs.items():
+        row[f"{side} error"] = max(distance(a, b) for a, b in zip(run(), wanted, strict=True))
+    del wanted, exact
     for side, run in runs.items():
         row[f"{side} MB"] = round(peak_bytes(run, "cpu") / 1e6, 1)
     for side, seconds in clock(runs, args.repeats or 5, "cpu")["called"].items():
@@ -264,7 +281,7 @@ def clock(runs: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict
 
 
 def peak_bytes(run: Callable[[], Any], device: str) -> int:
-    """The most that a run holds above what was held before it: of the GPU's memory, or of the process's."""
+    """The most that PyTorch holds in a run above what it held before: tensors, not libraries' own memory."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -272,17 +289,15 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    run()
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> int:
-    """Bytes of this process, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        held = run()
+    del held
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

@@ -27,7 +27,7 @@ from inference.attention_grid import Floats, Grid, Window, lay_out_grid
 from inference.bundle import ModelInfo
 from inference.clock import engine_clock
 from inference.crops import WindowCutter
-from inference.engines import AttentionEngine
+from inference.engines import AttentionEngine, arrays_of
 from inference.errors import EngineError, MemoryBudgetError, ParameterError
 from inference.mmseg_layout import Picture
 from inference.mmseg_plan import PicturePlan
@@ -35,7 +35,6 @@ from inference.mmsegmentation import cut_window, resized
 from inference.plan import Plan, over_budget
 from inference.prediction import Check
 from inference.predictor import Predictor
-from inference.published import like_arrays_of
 from inference.windows import Interval, ScaleLayout
 from models.config import Direction
 
@@ -138,7 +137,7 @@ def attention_at(
         of_window.setdefault(grid.window_at(*point), []).append(point)
     cutter = _Cutter(predictor.info, image, layout, grid.window_hw)
     found: dict[Point, PointAttention] = {}
-    clock, windows = engine_clock(like_arrays_of(predictor.engine)), list(of_window)
+    clock, windows = engine_clock(arrays_of(predictor.engine)), list(of_window)
     for start in range(0, len(windows), batch):
         check()
         some = windows[start : start + batch]

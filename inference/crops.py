@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.plan import scaling_step
+from inference.planned_memory import scaling_step
 from inference.windows import Axis, Interval, ScaleLayout
 
 

@@ -2,8 +2,8 @@
 
 Not a decoder: `images.py` decodes. Written by hand rather than asked of a library for three reasons: the
 size must be known before any library allocates for it; a truncated file must be told from a whole one for
-certain (decoders may fill what is missing with grey and go on); and metadata that we never use (ICC profiles,
-text, XMP, thumbnails), where decompression bombs like to hide, need not reach the decoder at all.
+certain (decoders may fill what is missing with grey and go on); and metadata that we never use (text, XMP,
+thumbnails), where decompression bombs like to hide, need not reach the decoder at all.
 
     python -c "import sys; from inference.image_headers import read_container as r; \
 print(r(open(sys.argv[1], 'rb').read()).header)" photo.jpg
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from inference import tiff_tags
 from inference.errors import ImageTooLargeError, UndecodableImageError, UnsupportedImageError
+from inference.icc_pieces import MAX_PROFILE_BYTES, JpegProfile, png_profile
 
 SUPPORTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
 
@@ -82,13 +83,15 @@ class Container:
 
     header: what it claims; body: what the decoder needs, without metadata; whole: whether the file reaches
     its own end, as far as the container tells (the decoder judges GIF, BMP and TIFF); block_pixels: pixels of
-    the largest block that the decoder allocates beside the image (a TIFF tile may be larger than its image).
+    the largest block that the decoder allocates beside the image (a TIFF tile may be larger than its image);
+    profile: the ICC profile of its colours, empty where there is none.
     """
 
     header: ImageHeader
     body: bytes
     whole: bool = True
     block_pixels: int = 0
+    profile: bytes = b""
 
 
 def read_container(data: bytes) -> Container:
@@ -151,7 +154,7 @@ def _read_jpeg(data: bytes) -> Container:
     """Markers up to the first scan. Of the application segments only JFIF and Adobe concern colours."""
     width = height = 0
     orientation = 1
-    keep = [data[:2]]
+    keep, profile = [data[:2]], JpegProfile()
     for marker, start, end in _jpeg_segments(data):
         if marker == 0xDA:
             body = b"".join([*keep, data[start:]])
@@ -165,11 +168,14 @@ def _read_jpeg(data: bytes) -> Container:
                 raise UndecodableImageError("the JPEG file has pixels but no frame header: it is corrupt")
             # Entropy-coded data never holds FFD9: the marker is there if the file reaches its end.
             whole = data.rfind(b"\xff\xd9", start) >= 0
-            return Container(ImageHeader("JPEG", width, height, orientation), body, whole)
+            header = ImageHeader("JPEG", width, height, orientation)
+            return Container(header, body, whole, profile=profile.joined())
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, start + 5)
         elif marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0" and orientation == 1:
             orientation = tiff_tags.exif_orientation(data[start + 10 : end])
+        elif marker == 0xE2:
+            profile.add(data[start + 4 : end])
         if marker not in range(0xE1, 0xEE) and marker not in (0xEF, 0xFE):
             keep.append(data[start:end])
     if not width:
@@ -220,7 +226,7 @@ def _read_png(data: bytes) -> Container:
     if data[12:16] != b"IHDR":
         raise UndecodableImageError("the PNG file does not begin with its header: it is corrupt")
     width, height = struct.unpack_from(">II", data, 16)
-    orientation, whole, keep, position = 1, False, [data[:8]], 8
+    orientation, whole, keep, position, profile = 1, False, [data[:8]], 8, b""
     for _ in range(_MAX_PARTS):
         kind = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
@@ -230,13 +236,15 @@ def _read_png(data: bytes) -> Container:
             keep.append(data[position:end])
         elif kind == b"eXIf":
             orientation = tiff_tags.exif_orientation(data[position + 8 : end - 4])
+        elif kind == b"iCCP":
+            profile = png_profile(data[position + 8 : end - 4])
         position = end
         if kind == b"IEND":
             whole = True
             break
     else:
         raise UndecodableImageError(f"the PNG file has more than {_MAX_PARTS} chunks: save it anew")
-    return Container(ImageHeader("PNG", width, height, orientation), b"".join(keep), whole)
+    return Container(ImageHeader("PNG", width, height, orientation), b"".join(keep), whole, profile=profile)
 
 
 def _read_webp(data: bytes) -> Container:
@@ -253,7 +261,7 @@ def _read_webp(data: bytes) -> Container:
         raise UndecodableImageError("the WebP file begins with an unknown chunk: it is corrupt")
     if len(data) < 30:
         raise UndecodableImageError("the WebP file ends inside its header: it is truncated")
-    orientation, position = 1, 12
+    orientation, position, profile = 1, 12, b""
     for _ in range(_MAX_PARTS):
         if kind != b"VP8X" or position + 8 > len(data):  # only the extended format carries Exif
             break
@@ -261,9 +269,11 @@ def _read_webp(data: bytes) -> Container:
         if data[position : position + 4] == b"EXIF":
             exif = data[position + 8 : position + 8 + size]
             orientation = tiff_tags.exif_orientation(exif.removeprefix(b"Exif\0\0"))
+        elif data[position : position + 4] == b"ICCP" and size <= MAX_PROFILE_BYTES:
+            profile = data[position + 8 : position + 8 + size]
         position += 8 + size + size % 2
     whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    return Container(ImageHeader("WebP", width, height, orientation), data, whole)
+    return Container(ImageHeader("WebP", width, height, orientation), data, whole, profile=profile)
 
 
 def _read_gif(data: bytes) -> Container:
@@ -305,4 +315,6 @@ def _read_tiff(data: bytes) -> Container:
     orientation = tiff_tags.valid_orientation(tags.value(tiff_tags.ORIENTATION, 1))
     header = ImageHeader("TIFF", tags.value(tiff_tags.WIDTH, 0), tags.value(tiff_tags.HEIGHT, 0), orientation)
     block_pixels = tags.value(tiff_tags.TILE_WIDTH, 0) * tags.value(tiff_tags.TILE_HEIGHT, 0)
-    return Container(header, tiff_tags.without_metadata(data, tags), block_pixels=block_pixels)
+    profile = tags.content(tiff_tags.ICC_PROFILE, data, MAX_PROFILE_BYTES)
+    body = tiff_tags.without_metadata(data, tags)
+    return Container(header, body, block_pixels=block_pixels, profile=profile)

@@ -29,6 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from inference.color_profiles import to_srgb
 from inference.errors import ImageError, ImageTooLargeError, UndecodableImageError, UnsupportedImageError
 from inference.image_headers import (
     SUPPORTED_FORMATS,
@@ -70,11 +71,15 @@ def identify(data: bytes) -> ImageHeader:
     return read_container(data).header
 
 
-def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_image(
+    data: bytes, *, max_pixels: int | None = MAX_PIXELS, profiles: bool = True
+) -> npt.NDArray[np.uint8]:
     """The (first) picture of an image file as (H, W, 3) uint8 RGB, C-contiguous, writable.
 
     The Exif orientation is applied, 16-bit samples are scaled to 8 (their high byte), grey, palette, CMYK and
     YCbCr become RGB, alpha is dropped. `max_pixels` is held against the header before anything is decoded.
+    profiles: colours are those that an ICC profile says, in sRGB; without, the numbers as they are stored, as
+    the tools that published figures were measured with read them.
 
     Raises UnsupportedImageError (not a supported type; 32-bit and float samples, which have no fixed range),
     UndecodableImageError (truncated, corrupt, empty), ImageTooLargeError (more than `max_pixels`; TIFF and
@@ -94,7 +99,7 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
         image = _PLUGINS[header.format](io.BytesIO(container.body))
         check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
         image.load()
-        return _upright_rgb(image, header)
+        return _upright_rgb(image, header, container.profile if profiles else b"")
     except ImageError:
         raise
     except Image.DecompressionBombError as error:  # TIFF and WebP hold to it by themselves
@@ -108,7 +113,9 @@ def decode_image(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> npt.NDA
         ) from error
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS, profiles: bool = True
+) -> npt.NDArray[np.uint8]:
     """`decode_image` of a file; OSError where it cannot be read. Other types are not read to their end."""
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for without end
@@ -117,13 +124,13 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIX
         beginning = file.read(4096)
         check_signature(beginning)
         data = beginning + file.read()
-    return decode_image(data, max_pixels=max_pixels)
+    return decode_image(data, max_pixels=max_pixels, profiles=profiles)
 
 
 _SEND_WHOLE = "send the whole file, or save it anew"
 
 
-def _upright_rgb(image: ImageFile.ImageFile, header: ImageHeader) -> npt.NDArray[np.uint8]:
+def _upright_rgb(image: ImageFile.ImageFile, header: ImageHeader, profile: bytes) -> npt.NDArray[np.uint8]:
     picture: Image.Image = image
     if image.mode.startswith("I;16"):
         picture = Image.fromarray(_high_byte(image))
@@ -133,6 +140,9 @@ def _upright_rgb(image: ImageFile.ImageFile, header: ImageHeader) -> npt.NDArray
             "which have no fixed range: convert it to 8 or 16 bits per channel, RGB or grey"
         )
     image.info.pop("transparency", None)  # Pillow would warn of what we drop anyway
+    if profile and picture.mode not in ("RGB", "CMYK", "L"):
+        picture = picture.convert("RGB")
+    picture = to_srgb(picture, profile)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     if header.orientation != 1:

@@ -1,6 +1,7 @@
 """Label many image files: read ahead, predict, write behind. The work of the command line.
 
-The engine runs in the calling thread; two others decode the next images, and encode and write the last ones.
+The engine runs in the calling thread, on a GPU in two others by turns; two more decode the next images, and
+encode and write the last ones.
 Few images are held at a time, however many there are.
 
     label_images(predictor, plan_jobs(["photos"], out=out, suffixes=options.suffixes()), options, summary)
@@ -10,10 +11,11 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -31,7 +33,7 @@ from inference.predictor import Prediction, Predictor
 
 OUTPUTS: Final = ("labels", "overlay", "color", "confidence", "json")
 _ENDINGS: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_THREADS, _READ_AHEAD, _WRITE_BEHIND = 2, 2, 2
+_THREADS, _READ_AHEAD, _WRITE_BEHIND, _PREDICTIONS = 2, 2, 2, 2
 
 Image = npt.NDArray[np.uint8]
 _Bar: TypeAlias = "tqdm[NoReturn]"
@@ -95,10 +97,13 @@ def label_images(predictor: Predictor, jobs: Sequence[Job], options: Options, su
     with tqdm(total=len(jobs), unit="image", file=sys.stderr, disable=None) as bar:
         to_do = _still_to_do(jobs, options, summary, bar)
         try:
-            with closing(_read_ahead(to_do, options, pool)) as images:
-                for job, image in images:
+            with (
+                closing(_read_ahead(to_do, options, pool)) as images,
+                closing(_predict_ahead(predictor, images, options)) as predictions,
+            ):
+                for job, prediction in predictions:
                     try:
-                        labelled = _predict(predictor, image.result(), options)
+                        labelled = prediction()
                     except EngineError:
                         raise
                     except (InferenceError, OSError) as error:
@@ -139,7 +144,33 @@ def _read_ahead(
             image.cancel()
 
 
-def _predict(predictor: Predictor, image: Image, options: Options) -> _Labelled:
+def _predict_ahead(
+    predictor: Predictor, images: Iterator[tuple[Job, Future[Image]]], options: Options
+) -> Generator[tuple[Job, Callable[[], _Labelled]], None, None]:
+    """Each job with what gives its prediction. On a GPU the next one's is under way by then, so that the GPU
+    does not wait for the host; a CPU has nothing to spare."""
+    if predictor.engine.device == "cpu":
+        for job, image in images:
+            yield job, partial(_predict, predictor, image, options)
+        return
+    predicting: deque[tuple[Job, Future[_Labelled]]] = deque()
+    with ThreadPoolExecutor(_PREDICTIONS, "predict") as pool:
+        try:
+            for job, image in images:
+                predicting.append((job, pool.submit(_predict, predictor, image, options)))
+                if len(predicting) == _PREDICTIONS:
+                    done, labelled = predicting.popleft()
+                    yield done, labelled.result
+            while predicting:
+                done, labelled = predicting.popleft()
+                yield done, labelled.result
+        finally:
+            for _, labelled in predicting:
+                labelled.cancel()
+
+
+def _predict(predictor: Predictor, decoding: Future[Image], options: Options) -> _Labelled:
+    image = decoding.result()
     started = time.perf_counter()
     prediction = predictor.predict(
         image,

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
+from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
 from inference.arrays import Workspace
 from inference.bundle import ModelInfo
 from inference.clock import engine_clock
-from inference.engines import Engine
+from inference.engines import Engine, arrays_of
 from inference.errors import ParameterError
 from inference.mmseg_layout import Picture, WindowAxis, box_of, lay_out_pictures
 from inference.mmseg_plan import PicturePlan, PictureRequest, View, plan_pictures
@@ -48,7 +49,7 @@ def plan_mmsegmentation(
     budget_bytes: int,
 ) -> PicturePlan:
     """See `Predictor.plan`."""
-    on_host = engine.device == "cpu"
+    on_host = is_numpy_array(arrays_of(engine))
     request = PictureRequest(
         image_hw=image_hw,
         pictures=lay_out_pictures(
@@ -120,7 +121,7 @@ class MmsegmentationRun:
         self._shown: int | None = None
         self._picture: NDArray[np.uint8] = image[:0]
         self._align_corners = info.align_corners
-        like = engine.to_device(np.zeros(1, np.float32))
+        like = arrays_of(engine)
         self._work = Workspace(like)
         self._logits = CoarseLogits(info.classes, self._work)
         self._clock, self._windows = engine_clock(like), 0

@@ -146,6 +146,6 @@ def read_label(path: Path) -> NDArray[np.uint8]:
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
     try:
-        return read_image(path, max_pixels=None)
+        return read_image(path, max_pixels=None, profiles=False)
     except (OSError, ImageError) as error:
         raise UnreadableImageError(f"{path} cannot be read as an image: {error}") from error

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from inference.errors import MemoryBudgetError
-from inference.windows import Axis, Interval, ScaleLayout
+from inference.planned_memory import planned_memory, support_hw
+from inference.windows import Interval, ScaleLayout
 
 BLOCK_HW = (64, 256)
 """Largest block of image pixels, for a cache."""
 SMALLEST_BLOCK_HW = (16, 64)
 """Smaller ones only where the block's part of a scaled picture is far larger than the block."""
 MEBIBYTE = 1 << 20
-CUTTING_BYTES = 84
-"""Of one pixel of a window while it is cut with torch's own operations."""
-SCALING_VALUES = 1 << 18
-"""float32 values of the image that are scaled at once, about."""
-
 View = tuple[int, int, int, bool]
 """One image for the network: index of the scale, of the window's row, of its column; whether it is
 mirrored."""
@@ -46,9 +42,9 @@ class Request:
 
     mirrored: every window also runs as its mirror image; block_values: float32 values in a block's arrays
     at most (what a cache or a device likes); largest_block_hw: of image pixels; tile: columns of the image
-    that one product resamples; batch: images in one engine call at most; on_device: the image lies beside the
-    logits on a device, where windows are cut out of it; fused: blocks are finished by one kernel, which needs
-    no arrays of their size.
+    that one product resamples; batch: images in one engine call at most; threads: that stitch; on_device:
+    the image lies beside the logits on a device, where windows are cut out of it; fused: blocks are finished
+    by one kernel, which needs no arrays of their size.
     """
 
     image_hw: tuple[int, int]
@@ -63,6 +59,7 @@ class Request:
     block_values: int
     tile: int
     largest_block_hw: tuple[int, int] = BLOCK_HW
+    threads: int = 1
     on_device: bool = False
     fused: bool = False
 
@@ -96,6 +93,27 @@ class Plan:
                     if self.request.mirrored:
                         yield scale, row, column, True
 
+    @property
+    def alone(self) -> bool:
+        """Whether every pixel of the image has one softmax, and nobody asks for its values: the class of the
+        greatest logit is the most probable, also where float32 would make two probabilities equal."""
+        request = self.request
+        layout = request.layouts[0]
+        return (
+            len(request.layouts) == len(layout.rows.starts) == len(layout.columns.starts) == 1
+            and layout.same
+            and not (request.mirrored or request.confidence or request.probabilities)
+        )
+
+    @property
+    def threads(self) -> int:
+        """That stitch: as many as there are rows of blocks for, at most."""
+        return min(self.request.threads, math.ceil(self.request.image_hw[0] / self.block_hw[0]))
+
+    def parts(self, band: Band) -> list[Interval]:
+        """The rows of blocks in it."""
+        return list(intervals(*band.rows, self.block_hw[0]))
+
     def batches(self, band: Band) -> Iterator[list[View]]:
         """`views` in batches."""
         views = self.views(band)
@@ -117,7 +135,7 @@ def make_plan(request: Request, budget_bytes: int) -> Plan:
         while True:
             bands = _bands(request, math.ceil(steps / count) * block_hw[0])
             slots = _slots(request, bands)
-            memory = _memory(request, block_hw, batch, slots)
+            memory = planned_memory(request, block_hw, batch, slots)
             plan = Plan(request, block_hw, batch, bands, slots, memory)
             if plan.peak_bytes <= budget_bytes:
                 return plan
@@ -137,17 +155,12 @@ def intervals(start: int, stop: int, step: int) -> Iterator[Interval]:
         yield at, min(at + step, stop)
 
 
-def scaling_step(image_width: int, scaled_width: int) -> int:
-    """Rows of a scaled picture that are made at once."""
-    return max(SCALING_VALUES // (3 * max(image_width, scaled_width)), 1)
-
-
 def _block_hw(request: Request) -> tuple[int, int]:
     """The largest block whose arrays hold at most `block_values`."""
     image_h, image_w = request.image_hw
     rows, columns = min(request.largest_block_hw[0], image_h), min(request.largest_block_hw[1], image_w)
     while (rows, columns) != (1, 1):
-        supports = [_support_hw(layout, (rows, columns)) for layout in request.layouts]
+        supports = [support_hw(layout, (rows, columns)) for layout in request.layouts]
         largest = max(rows * columns, *(support_h * support_w for support_h, support_w in supports))
         if request.classes * largest <= request.block_values:
             break
@@ -157,10 +170,6 @@ def _block_hw(request: Request) -> tuple[int, int]:
         else:
             columns = (columns + 1) // 2
     return rows, columns
-
-
-def _support_hw(layout: ScaleLayout, block_hw: tuple[int, int]) -> tuple[int, int]:
-    return layout.rows.widest_support(block_hw[0]), layout.columns.widest_support(block_hw[1])
 
 
 def _bands(request: Request, band_height: int) -> tuple[Band, ...]:
@@ -181,92 +190,6 @@ def _slots(request: Request, bands: tuple[Band, ...]) -> int:
         sum((last - first) * width for (first, last), width in zip(band.needed, columns, strict=True))
         for band in bands
     )
-
-
-def _memory(request: Request, block_hw: tuple[int, int], batch: int, slots: int) -> dict[str, int]:
-    pixels, classes = math.prod(request.image_hw), request.classes
-    coarse, crop = classes * math.prod(request.coarse_hw), math.prod(request.crop_hw)
-    memory = {
-        "labels": pixels * (1 if classes <= 256 else 2),
-        "confidence": 4 * pixels * request.confidence,
-        "probabilities": 4 * classes * pixels * request.probabilities,
-        "window logits": 4 * coarse * slots,
-        "engine batch": 4 * batch * (3 * crop + 2 * coarse),
-    }
-    if request.on_device:
-        memory["image"] = 3 * pixels
-        memory["tables"] = _table_bytes(request)
-    else:
-        memory["scaled rows"] = max((_strip_bytes(request, layout) for layout in request.layouts), default=0)
-    if not request.fused:
-        if request.on_device:
-            memory["cutting"] = CUTTING_BYTES * crop
-        memory["block"] = _block_bytes(request, block_hw)
-        memory["matrices"] = _matrix_bytes(request)
-    return memory
-
-
-def _table_bytes(request: Request) -> int:
-    """Of the taps by which windows are cut and, fused, of the entries by which they are stitched."""
-    image_h, image_w = request.image_hw
-    cutting = rows = columns = 0
-    for layout in request.layouts:
-        cutting += 12 * len(layout.rows.starts) * layout.rows.crop
-        cutting += 12 * (1 + request.mirrored) * len(layout.columns.starts) * layout.columns.crop
-        rows += _most_entries(layout.rows)
-        columns = max(columns, _most_entries(layout.columns))
-    stitching = 20 * image_h * rows + 16 * image_w * columns * len(request.layouts)
-    return cutting + stitching * request.fused
-
-
-def _most_entries(axis: Axis) -> int:
-    """Windows of the scaled pixels that an image pixel lies between."""
-    return axis.most_windows * (1 if axis.same else 2)
-
-
-def _strip_bytes(request: Request, layout: ScaleLayout) -> int:
-    """Of one row of windows of the scaled picture, and of what `crops.scaled_rows` needs to make it."""
-    if layout.same:
-        return 0
-    image_h, image_w = request.image_hw
-    width, strip = layout.hw[1], min(request.crop_hw[0], layout.hw[0])
-    step = min(scaling_step(image_w, width), strip)
-    sources = min(2 * step, image_h)
-    scratch = sources * 12 * width + max(sources * 15 * image_w, 2 * step * 12 * width)
-    return 12 * strip * width + scratch
-
-
-def _block_bytes(request: Request, block_hw: tuple[int, int]) -> int:
-    """Of the buffers that `Stitcher` takes: across, up, total, gathered, block, equal and ranks; where torch
-    makes a product, also of that before it is copied to its place."""
-    crop_h, crop_w = request.crop_hw
-    rows, columns = block_hw
-    across = up = total = gathered = 0
-    for layout in request.layouts:
-        support_h, support_w = _support_hw(layout, block_hw)
-        part_h, part_w = min(support_h, crop_h), min(support_w, crop_w)
-        coarse_h = min(math.ceil(part_h * request.coarse_hw[0] / crop_h) + 2, request.coarse_hw[0])
-        across, up = max(across, coarse_h * part_w), max(up, part_h * part_w)
-        total = max(total, 0 if layout.columns.same else support_h * support_w)
-        gathered += support_h * columns
-    resampled = len(request.layouts) > 1 or not request.layouts[0].rows.same
-    values = across + up + total + gathered + resampled * rows * columns
-    values += max(across, up, rows * columns) * request.on_device
-    rank_bytes = 1 if request.classes <= 256 else 2
-    return request.classes * (4 * values + (1 + rank_bytes) * rows * columns)
-
-
-def _matrix_bytes(request: Request) -> int:
-    """Of the matrices that are made once, upsampling of both axes, resampling of the columns; and of taps."""
-    up = sum(crop * coarse for crop, coarse in zip(request.crop_hw, request.coarse_hw, strict=True))
-    width = request.image_hw[1]
-    tiles = sum(
-        width * layout.columns.widest_support(request.tile)
-        for layout in request.layouts
-        if not layout.columns.same
-    )
-    taps = 24 * len(request.layouts) * sum(request.image_hw)
-    return 4 * (len(request.layouts) * up + tiles) + taps
 
 
 def over_budget(

@@ -11,16 +11,17 @@ import numpy as np
 from array_api_compat import is_numpy_array
 from numpy.typing import NDArray
 
-from inference.arrays import Array, Workspace
+from inference.arrays import Workspace
 from inference.bundle import ModelInfo
 from inference.clock import HostClock
 from inference.crops import WindowCutter
-from inference.engines import Engine
-from inference.plan import Plan, Request, View, intervals, make_plan
+from inference.engines import Engine, arrays_of
+from inference.plan import Plan, Request, View, make_plan
 from inference.prediction import Check, Outputs, Prediction
+from inference.sharing import share, usable_threads
 from inference.stitch import Stitcher
 from inference.window_logits import WindowLogits
-from inference.windows import lay_out
+from inference.windows import Interval, lay_out
 
 ON_HOST: dict[str, Any] = {"block_values": 1 << 18, "tile": 32, "largest_block_hw": (64, 256)}
 """Of blocks whose arrays stay in one core's cache. Columns resampled by one product: the fewer, the less of a
@@ -53,7 +54,7 @@ def plan_published(
         confidence=confidence,
         probabilities=probabilities,
         batch=min(engine.preferred_batch, engine.max_batch or engine.preferred_batch),
-        **_place(like_arrays_of(engine), info.classes),
+        **_place(engine, info.classes),
     )
     return make_plan(request, budget_bytes)
 
@@ -62,7 +63,7 @@ def run_published(
     info: ModelInfo, engine: Engine, plan: Plan, image: NDArray[np.uint8], check: Check
 ) -> Prediction:
     """The prediction that `plan` is of: on numpy or torch arrays, as the engine takes them."""
-    like = like_arrays_of(engine)
+    like = arrays_of(engine)
     if is_numpy_array(like):
         return HostRun(info, engine, plan, image, check).result()
     from inference.device.run import DeviceRun
@@ -70,15 +71,11 @@ def run_published(
     return DeviceRun(info, engine, plan, image, check, like).result()
 
 
-def like_arrays_of(engine: Engine) -> Array:
-    """An array of the kind and on the device that the engine takes."""
-    return engine.to_device(np.zeros(1, np.float32))
-
-
-def _place(like: Array, classes: int) -> dict[str, Any]:
+def _place(engine: Engine, classes: int) -> dict[str, Any]:
     """What `Request` says of where the logits are."""
+    like = arrays_of(engine)
     if is_numpy_array(like):
-        return ON_HOST
+        return {**ON_HOST, "threads": usable_threads(getattr(engine, "threads", None))}
     from inference.device.run import fuses
 
     return {
@@ -98,12 +95,12 @@ class HostRun:
         request = plan.request
         self._cutter = WindowCutter(image, request.layouts, info.mean_rgb)
         self._pixels = np.empty((plan.batch, 3, *info.crop_hw), np.float32)
-        self._work = Workspace(self._pixels)
-        self._logits = WindowLogits(plan, self._work)
-        self._stitcher = Stitcher(plan, self._logits, self._work, align_corners=info.align_corners)
+        self._works = [Workspace(self._pixels) for _ in range(plan.threads)]
+        self._logits = WindowLogits(plan, self._works[0])
+        self._stitcher = Stitcher(plan, self._logits, self._works[0], align_corners=info.align_corners)
         self._clock, self._windows = HostClock(), 0
         self._outputs = Outputs(
-            self._work,
+            self._works[0],
             request.image_hw,
             request.classes,
             confidence=request.confidence,
@@ -116,8 +113,7 @@ class HostRun:
             self._logits.release(band)
             for views in self._plan.batches(band):
                 self._infer(views)
-            for rows in intervals(*band.rows, self._plan.block_hw[0]):
-                self._finish(rows)
+            share(self._plan.parts(band), self._works, self._finish, self._check)
         return self._outputs.result(self._clock.seconds(), self._windows)
 
     def _infer(self, views: Sequence[View]) -> None:
@@ -136,11 +132,11 @@ class HostRun:
         self._windows += len(views)
         self._logits.keep(views, logits)
 
-    def _finish(self, rows: tuple[int, int]) -> None:
+    def _finish(self, rows: Interval, work: Workspace, check: Check) -> None:
         """Computes the outputs of the image's rows [start, stop)."""
         prepared = self._stitcher.rows(rows)
         for index, columns in enumerate(self._stitcher.columns):
-            self._check()
-            block = self._stitcher.block(prepared, index)
-            labels, best = self._work.first_maximum(block)
+            check()
+            block = self._stitcher.block(prepared, index, work)
+            labels, best = work.first_maximum(block)
             self._outputs.write(rows, columns, labels, best, block)

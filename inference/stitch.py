@@ -50,12 +50,13 @@ class _Rows:
 class Stitcher:
     """Makes blocks of the image's probabilities of the logits of windows.
 
-    logits: kept by the caller, all that a block needs. work: the buffers of blocks.
+    logits: kept by the caller, all that a block needs. like: of the kind of arrays, and where they are.
+    Several threads may make blocks at once, each in a workspace of its own.
     """
 
-    def __init__(self, plan: Plan, logits: WindowLogits, work: Workspace, *, align_corners: bool) -> None:
+    def __init__(self, plan: Plan, logits: WindowLogits, like: Workspace, *, align_corners: bool) -> None:
         request = plan.request
-        self._plan, self._logits, self._work, self._xp = plan, logits, work, work.xp
+        self._plan, self._logits, self._asarray, self._xp = plan, logits, like.asarray, like.xp
         self._row_axes, column_axes = (
             [AxisResampler(axis, coarse, align_corners=align_corners) for axis in axes]
             for coarse, axes in (
@@ -82,17 +83,23 @@ class Stitcher:
         down = None
         if not one:
             matrices = [span.matrix() * weight for span, weight in zip(spans, weights, strict=True)]
-            down = self._work.asarray(np.concatenate(matrices, axis=1, dtype=np.float32))
-        up = tuple(tuple(self._work.asarray(part.matrix) for part in span.parts) for span in spans)
-        return _Rows(spans, up, down, self._work.asarray(spans[0].share[:, None] * np.float32(weights[0])))
+            down = self._asarray(np.concatenate(matrices, axis=1, dtype=np.float32))
+        up = tuple(tuple(self._asarray(part.matrix) for part in span.parts) for span in spans)
+        return _Rows(spans, up, down, self._asarray(spans[0].share[:, None] * np.float32(weights[0])))
 
-    def block(self, rows: _Rows, index: int) -> Array:
-        """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`.
+    def block(self, rows: _Rows, index: int, work: Workspace) -> Array:
+        """Probabilities (C, rows, columns) float32 of the block at `rows` and `columns[index]`; logits where
+        the plan is `alone`.
 
-        Averaged over windows, mirror images and scales. Valid until the next call.
+        Averaged over windows, mirror images and scales. Lies in `work`, valid until it is used again.
         """
-        classes, take = self._plan.request.classes, self._work.take
+        classes, take = self._plan.request.classes, work.take
         (left, right), by_scale = self._columns[index]
+        if self._plan.alone:
+            slot, row, column = self._logits.slots[0, 0, 0, False], rows.spans[0].parts[0], by_scale[0]
+            part = column.span.parts[0]
+            coarse = self._logits.values[slot, :, slice(*row.coarse), slice(*part.coarse)]
+            return _upsample(coarse, rows.up[0][0], column.up[0], work)
         width, depth = right - left, sum(span.length for span in rows.spans)
         gathered, at = take("gathered", (classes, depth, width)), 0
         for scale, columns in enumerate(by_scale):
@@ -100,21 +107,21 @@ class Stitcher:
             part = gathered[:, at : at + height]
             at += height
             if columns.tiles is None:
-                self._sum(scale, rows, columns, part)
+                self._sum(scale, rows, columns, part, work)
                 part *= columns.share
                 continue
             total = take("total", (classes, height, columns.span.length))
-            self._sum(scale, rows, columns, total)
+            self._sum(scale, rows, columns, total, work)
             for outputs, inputs, matrix in columns.tiles:
-                self._work.product(total[:, :, slice(*inputs)], matrix, part[:, :, slice(*outputs)])
+                work.product(total[:, :, slice(*inputs)], matrix, part[:, :, slice(*outputs)])
         if rows.down is None:
             gathered *= rows.factor
             return gathered
         result = take("block", (classes, rows.down.shape[0], width))
-        self._work.product(rows.down, gathered, result)
+        work.product(rows.down, gathered, result)
         return result
 
-    def _sum(self, scale: int, rows: _Rows, columns: _Columns, total: Array) -> None:
+    def _sum(self, scale: int, rows: _Rows, columns: _Columns, total: Array, work: Workspace) -> None:
         """Sums the softmax of all views of `scale` into `total`, (C, support rows, support columns)."""
         mirrors = (False, True) if self._plan.request.mirrored else (False,)
         row_span, row_up = rows.spans[scale], rows.up[scale]
@@ -128,21 +135,13 @@ class Stitcher:
                     view = (scale, row.window, column.window, mirrored)
                     slot = self._logits.slots[view]
                     coarse = self._logits.values[slot, :, slice(*row.coarse), slice(*column.coarse)]
-                    values = self._upsample(coarse, down, across)
+                    values = _upsample(coarse, down, across, work)
                     scores, sums = self._exponentials(values, safe=self._logits.safe(view))
                     if alone:
                         self._xp.multiply(scores, 1 / sums, out=target)
                     else:
                         scores *= 1 / sums
                         target += scores
-
-    def _upsample(self, coarse: Array, down: Array, across: Array) -> Array:
-        """(C, h', w') to (C, rows, columns): few coarse rows are widened, then there are as many as
-        wanted."""
-        classes, coarse_h, _ = coarse.shape
-        width, take = across.shape[1], self._work.take
-        wide = self._work.product(coarse, across, take("across", (classes, coarse_h, width)))
-        return self._work.product(down, wide, take("up", (classes, down.shape[0], width)))
 
     def _exponentials(self, values: Array, *, safe: bool) -> tuple[Array, Array]:
         """`exp` in place, and its sums over classes, (1, rows, columns)."""
@@ -155,6 +154,14 @@ class Stitcher:
         tiles = None
         if span.taps is not None:
             pieces = span.tiles(self._plan.request.tile)
-            tiles = tuple((o, i, self._work.asarray(matrix.T)) for o, i, matrix in pieces)
-        up = tuple(self._work.asarray(part.matrix.T) for part in span.parts)
-        return _Columns(span, up, self._work.asarray(span.share), tiles)
+            tiles = tuple((o, i, self._asarray(matrix.T)) for o, i, matrix in pieces)
+        up = tuple(self._asarray(part.matrix.T) for part in span.parts)
+        return _Columns(span, up, self._asarray(span.share), tiles)
+
+
+def _upsample(coarse: Array, down: Array, across: Array, work: Workspace) -> Array:
+    """(C, h', w') to (C, rows, columns): few coarse rows are widened, then there are as many as wanted."""
+    classes, coarse_h, _ = coarse.shape
+    width = across.shape[1]
+    wide = work.product(coarse, across, work.take("across", (classes, coarse_h, width)))
+    return work.product(down, wide, work.take("up", (classes, down.shape[0], width)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 WIDTH, HEIGHT, COMPRESSION, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 274, 322, 323
+ICC_PROFILE = 34675
 _CONCERN_PIXELS: Final = frozenset(
     {
         *(WIDTH, HEIGHT, 258, COMPRESSION, 262, 266),  # size, bits, compression, photometric, fill order
@@ -41,6 +42,17 @@ class Directory:
         if not letter or at + struct.calcsize(letter) > len(entry):
             return default
         return int(struct.unpack_from(self.order + letter, entry, at)[0])
+
+    def content(self, tag: int, data: bytes, most: int) -> bytes:
+        """What the tag's entry points to, of single bytes; empty where there are none or more than `most`."""
+        entry = self.entries.get(tag)
+        if entry is None or struct.unpack_from(self.order + "H", entry, 2)[0] not in (1, 7):
+            return b""
+        word = "Q" if self.big else "I"
+        count, at = struct.unpack_from(self.order + 2 * word, entry, 4)
+        if not struct.calcsize(word) < count <= most or at + count > len(data):
+            return b""
+        return data[at : at + count]
 
 
 def read_directory(data: bytes) -> Directory:

@@ -129,9 +129,9 @@ class PSA(ContextModule):
         On a GPU, and wherever it is trained, in one piece, which never holds the attention of all pairs; in
         evaluation elsewhere plainly, by the operations that exporters write. Both are one function.
         """
+        in_one_piece = (reduced.device.type == "cuda" or self.training) and self.softmax and not self.compact
         predict = attention[-1]
-        in_one_piece = (reduced.device.type == "cuda" or self.training) and isinstance(predict, nn.Conv2d)
-        if in_one_piece and self.softmax and not self.compact:
+        if in_one_piece and isinstance(predict, nn.Conv2d):
             features = attention[:-1](reduced)
             return attend(features, predict.weight, reduced, self.mask_hw, distribute=distribute)
         attention_nst = self.attention_weights(attention(reduced), distribute=distribute)

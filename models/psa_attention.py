@@ -1,18 +1,18 @@
-"""Point-wise spatial attention in one piece, the registered op `psanet::psa_attention`: nothing as large as the
-attention of all pairs is ever stored.
+"""Point-wise spatial attention in one piece: the registered op `psanet::psa_attention`.
 
-The paper's attention (3.2) is attention by relative position whose keys are learned weights: those of the 1x1
-convolution that predicts the over-completed map. With w[d] its weight for the offset d, f the features that it
-is applied to and x the values,
+The paper's attention (3.2) is attention by relative position whose keys are learned weights: those of the
+1x1 convolution that predicts the over-completed map. With w[d] its weight for the offset d, f the features
+that it is applied to, and x the values,
 
     collect     A[s, t] = softmax over s of w[s - t] . f[t]
     distribute  A[s, t] = softmax over s of w[t - s] . f[s]
     out[t] = sum over s of A[s, t] x[s]
 
-where pairs farther apart than the mask reaches have logit 0, and take part. The op computes this in blocks of
-targets: on NVIDIA GPUs by Triton kernels (`models/psa_launch.py`), elsewhere by PyTorch's own operations
-(`models/psa_rows.py`); its backward pass computes the logits again. The plain form, which exporters write, is
-`psanet::psa_mask` (`models/psa_mask.py`), a softmax and a product: `PSA` in `models/context.py` has it.
+where pairs farther apart than the mask reaches have logit 0, and take part. The op never holds the whole map
+nor the attention of all pairs: it works on a block of targets at a time. NVIDIA GPUs run Triton kernels
+(`models/psa_launch.py`), all else PyTorch's own operations (`models/psa_rows.py`); the backward pass computes
+the logits again. The plain form, which exporters write, is `psanet::psa_mask` (`models/psa_mask.py`), a
+softmax and a product: `PSA` in `models/context.py` has it.
 
     attend(features, conv.weight, values, (59, 59), distribute=False)
 """
@@ -31,11 +31,11 @@ from models.psa_blocks import Geometry
 def attend(
     features: Tensor, weight: Tensor, values: Tensor, mask_hw: tuple[int, int], *, distribute: bool
 ) -> Tensor:
-    """What attention gathers for each position, (N, D, H, W), its channels side by side (channels_last).
+    """What attention gathers for each position, (N, D, H, W), laid out in memory as `values` are.
 
-    features: (N, C, H, W), of which each position's map is predicted. weight: (mask_h * mask_w, C, 1, 1), of the
-    1x1 convolution that does so. values: (N, D, H, W). distribute: False for collect. Floating point, of one
-    type but where autocast is on, whose type all are brought to.
+    features: (N, C, H, W), of which each position's map is predicted. weight: (mask_h * mask_w, C, 1, 1), of
+    the 1x1 convolution that does so. values: (N, D, H, W). distribute: False for collect. All are floating
+    point of one type; where autocast is on, they are brought to its type.
     Differentiable once. Raises ValueError for shapes that do not fit each other.
     """
     h, w = features.shape[2:]
@@ -62,14 +62,13 @@ def psa_attention(
 ) -> tuple[Tensor, Tensor]:
     """See `attend`, with positions before channels: (N, H * W, C), (mask_h * mask_w, C) and (N, H * W, D).
 
-    Returns what is gathered, (N, H * W, D), and each target's log-sum of exponentials over its sources, (N, H * W)
-    in float32 at least.
+    Returns what is gathered, (N, H * W, D), laid out in memory as `values` are, and each target's log-sum of
+    exponentials over its sources, (N, H * W) in float32 at least.
     """
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     _check(features, weight, values, geometry)
-    inputs = features.contiguous(), weight.contiguous(), values.contiguous()
     with torch.autocast(features.device.type, enabled=False):
-        gathered, log_sums = _form(features).forward(*inputs, geometry)
+        gathered, log_sums = _form(features).forward(features, weight, values, geometry)
     return gathered, log_sums
 
 
@@ -86,7 +85,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     _check(features, weight, values, Geometry(h, w, mask_h, mask_w, distribute))
     exact = torch.promote_types(values.dtype, torch.float32)
-    return values.new_empty(values.shape), values.new_empty(values.shape[:2], dtype=exact)
+    return torch.empty_like(values), values.new_empty(values.shape[:2], dtype=exact)
 
 
 @torch.library.custom_op("psanet::psa_attention_backward", mutates_args=())
@@ -104,13 +103,11 @@ def psa_attention_backward(
     mask_w: int,
     distribute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `psa_attention`'s features, weight and values."""
+    """Gradients of `psa_attention`'s features, weight and values, laid out as these are."""
     tensors = (grad, grad_log_sums, features, weight, values, gathered, log_sums)
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     with torch.autocast(features.device.type, enabled=False):
-        grads: tuple[Tensor, Tensor, Tensor] = _form(features).backward(
-            *(tensor.contiguous() for tensor in tensors), geometry
-        )
+        grads: tuple[Tensor, Tensor, Tensor] = _form(features).backward(*tensors, geometry)
     return grads
 
 
@@ -129,7 +126,7 @@ def _(
     mask_w: int,
     distribute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return features.new_empty(features.shape), weight.new_empty(weight.shape), values.new_empty(values.shape)
+    return torch.empty_like(features), torch.empty_like(weight), torch.empty_like(values)
 
 
 def _check(features: Tensor, weight: Tensor, values: Tensor, geometry: Geometry) -> None:

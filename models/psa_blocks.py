@@ -1,8 +1,8 @@
 """What point-wise spatial attention works on at a time: blocks of targets, so that memory stays bounded.
 
-The attention of all pairs has (HW)^2 values, the over-completed map four times as many. Neither is ever whole in
-memory: the targets of some rows, or of some whole images where those are small, are worked on at a time, in a
-workspace of at most `limit` bytes (of one row of targets if that alone is more). Pure arithmetic.
+The attention of all pairs has (HW)^2 values, the over-completed map four times as many. Neither is ever
+whole in memory but where it is small: the targets of some rows, or of some whole images, are worked on at a
+time, in a workspace of at most `limit` bytes (of one row of targets if that alone is more). Pure arithmetic.
 
     list(plan_blocks(Geometry(45, 45, 89, 89, False), images=2, bytes_a_pair=2, limit=2**23))
 """
@@ -64,7 +64,7 @@ def plan_blocks(
 ) -> Iterator[Block]:
     """Blocks that cover every target once, in order; as few, and as equal, as `limit` allows.
 
-    limit: bytes for the pairs of a block, of which it has one row of targets at least. most_images: of a block.
+    limit: bytes for the pairs of a block; it has one row of targets at least. most_images: of a block.
     """
     row_bytes = geometry.w * geometry.positions * bytes_a_pair
     whole_images = min(limit // (geometry.h * row_bytes), most_images)

@@ -62,8 +62,8 @@ class LabelConfig:
                 422,
                 "no_common_label",
                 f"None of the project's labels ({_listed(label.value for label in self.labels)}) is a "
-                f"class of {info.name} ({_listed(info.class_names)}): name the labels so, or say which classes "
-                'they stand for: <Label value="Green" predicted_values="tree,bush"/>.',
+                f"class of {info.name} ({_listed(info.class_names)}): name the labels so, or say which "
+                'classes they stand for: <Label value="Green" predicted_values="tree,bush"/>.',
                 title="No label in common",
             )
         return tuple(matched)

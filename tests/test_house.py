@@ -16,7 +16,15 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "inference", "export", "training", "service")
 # What is allowed torch in inference and service; everything else must start without it.
-ENGINE_MODULES = ("cuda_graphs", "folding", "gpu_network", "graphs", "pytorch", "tensorrt")
+ENGINE_MODULES = (
+    "cuda_graphs",
+    "folding",
+    "gpu_network",
+    "graphs",
+    "onnxruntime_binding",
+    "pytorch",
+    "tensorrt",
+)
 TORCH_MODULES = ("inference.device.", *(f"inference.engines.{name}" for name in ENGINE_MODULES))
 
 

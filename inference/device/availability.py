@@ -8,6 +8,7 @@ and a driver; where anything is missing the log says what, and torch's own opera
 
 import logging
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ log = logging.getLogger(__name__)
 
 _found: dict[str, Any] = {}
 _lock = threading.Lock()
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes it the GPU that kernels are launched on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def find_kernels(device: torch.device) -> Any | None:
@@ -35,17 +41,14 @@ def give_up(device: torch.device, error: Exception) -> None:
 
 
 def _tried(device: torch.device) -> Any | None:
+    if device.type != "cuda":
+        return None
     try:
         from inference.device import kernels
 
-        if device.type != "cuda" and not kernels.INTERPRETED:
-            return None
-        kernels.try_out(torch.ones(1, 1, 3, dtype=torch.uint8, device=device))
-    except ModuleNotFoundError as error:
-        if device.type == "cuda":
-            _warn(device, error)
-        return None
-    except Exception as error:  # Triton, a compiler, or a driver: each has exceptions of its own
+        with current(device):
+            kernels.try_out(torch.ones(1, 1, 3, dtype=torch.uint8, device=device))
+    except Exception as error:  # Triton, a compiler, a driver: each has its own
         _warn(device, error)
         return None
     return kernels

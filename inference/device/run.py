@@ -14,11 +14,11 @@ from torch import Tensor
 from inference.arrays import Workspace
 from inference.bundle import ModelInfo
 from inference.clock import engine_clock
-from inference.device.availability import find_kernels, give_up
+from inference.device.availability import current, find_kernels, give_up
 from inference.device.tables import Stitching, to
 from inference.device.windows import DeviceCutter
 from inference.engines import Engine
-from inference.plan import Band, Plan, View, intervals
+from inference.plan import Band, Plan, View
 from inference.prediction import Check, Outputs, Prediction
 from inference.stitch import Stitcher
 from inference.window_logits import WindowLogits
@@ -64,6 +64,10 @@ class DeviceRun:
 
     def result(self) -> Prediction:
         """Does the work."""
+        with current(self._outputs.labels.device):
+            return self._result()
+
+    def _result(self) -> Prediction:
         for band in self._plan.bands:
             self._logits.release(band)
             for views in self._plan.batches(band):
@@ -107,11 +111,11 @@ class DeviceRun:
     def _finish_in_blocks(self, band: Band) -> None:
         if self._stitcher is None:
             self._stitcher = Stitcher(self._plan, self._logits, self._work, align_corners=self._align_corners)
-        for rows in intervals(*band.rows, self._plan.block_hw[0]):
+        for rows in self._plan.parts(band):
             prepared = self._stitcher.rows(rows)
             for index, columns in enumerate(self._stitcher.columns):
                 self._check()
-                block = self._stitcher.block(prepared, index)
+                block = self._stitcher.block(prepared, index, self._work)
                 labels, best = self._work.first_maximum(block)
                 self._outputs.write(rows, columns, labels, best, block)
 

@@ -120,8 +120,16 @@ class Stitching:
 
 
 def to(device: torch.device) -> Put:
-    """A `Put` for that device."""
-    return lambda table: torch.from_numpy(np.ascontiguousarray(table)).to(device)
+    """A `Put` for that device, which does not wait for what the device has yet to do."""
+
+    def put(table: NDArray[Any]) -> Tensor:
+        contiguous = torch.from_numpy(np.ascontiguousarray(table))
+        if device.type != "cuda":
+            return contiguous.to(device)
+        # A GPU reads by itself, and later, only from memory that stays where it is.
+        return contiguous.pin_memory().to(device, non_blocking=True)
+
+    return put
 
 
 def _offsets(counts: Iterable[int]) -> list[int]:

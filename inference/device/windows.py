@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.device.availability import give_up
 from inference.device.tables import Cutting, Put
 from inference.plan import Plan, View
 
@@ -35,10 +36,14 @@ class DeviceCutter:
         which = [self._tables.of(view) for view in views]
         rows, columns = self._tables.rows, self._tables.columns
         if self._kernels is not None:
-            self._kernels.cut(
-                self._image, self._put(np.array(which, np.int32)), rows, columns, self._mean_rgb, out
-            )
-            return out
+            views_n2 = self._put(np.array(which, np.int32))
+            try:
+                self._kernels.cut(self._image, views_n2, rows, columns, self._mean_rgb, out)
+            except Exception as error:  # see `availability`
+                give_up(self._image.device, error)
+                self._kernels = None
+            else:
+                return out
         for window, (row, column) in zip(out, which, strict=True):
             (top, bottom), (left, right) = rows.taps[:, row].long(), columns.taps[:, column].long()
             across, down = columns.fractions[column][:, None], rows.fractions[row][:, None, None]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from inference.arrays import Array
@@ -79,6 +80,11 @@ class AttentionEngine(Protocol):
     def attend(self, images: Array, directions: Sequence[Direction]) -> dict[Direction, Array]:
         """(N, 3, h, w), as `Engine.infer` takes them, to (N, t, s) float32 for each of the directions asked
         for, some of the engine's: what target t takes from source s (docs/onnx.md). Raises EngineError."""
+
+
+def arrays_of(engine: Engine) -> Array:
+    """An array of the kind and on the device that the engine takes."""
+    return engine.to_device(np.zeros(1, np.float32))
 
 
 def open_model(

@@ -3,12 +3,14 @@
 python -m inference photo.jpg --model psanet18_camvid --engine onnxruntime --out out
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.arrays import Array
 from inference.bundle import LOGITS, Bundle, ModelInfo, attention_output
 from inference.errors import BundleError, EngineError
 from inference.onnxruntime_library import onnxruntime
@@ -28,8 +30,9 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
-        self.device = device
+        self.device, self.threads = device, threads
         self._session: onnxruntime.InferenceSession | None = _session(bundle, device, threads)
+        self._binding = None if device == "cpu" else _binding(self._session, device)
         self.crop_hw = _check(bundle, self._session)
         self.directions = bundle.info.directions
         self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None
@@ -37,34 +40,44 @@ class OnnxRuntimeEngine:
         self.max_batch: int | None = _fixed(self._session.get_inputs()[0].shape[0])
         self.coarse_hw = self._coarse_hw(bundle.info, self._session)
 
-    def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array itself: ONNX Runtime copies to the GPU by itself."""
-        return array
+    def to_device(self, array: NDArray[Any]) -> Array:
+        """See `Engine.to_device`; on a GPU without PyTorch the array itself, which ONNX Runtime copies."""
+        return array if self._binding is None else self._binding.put(array)
 
-    def infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, images: Array) -> Array:
         """See `Engine.infer`."""
-        (logits,) = self._run([LOGITS], images)
-        return logits
+        if self._binding is not None and not isinstance(images, np.ndarray):
+            with self._told(images):
+                return self._binding.run(images)
+        return self._run([LOGITS], images)[0]
 
-    def attend(
-        self, images: NDArray[np.float32], directions: Sequence[Direction]
-    ) -> dict[Direction, NDArray[np.float32]]:
+    def attend(self, images: Array, directions: Sequence[Direction]) -> dict[Direction, Array]:
         """See `AttentionEngine.attend`."""
-        found = self._run([attention_output(direction) for direction in directions], images)
-        return dict(zip(directions, found, strict=True))
+        on_host = images if isinstance(images, np.ndarray) else images.cpu().numpy()
+        found = self._run([attention_output(direction) for direction in directions], on_host)
+        return dict(zip(directions, map(self.to_device, found), strict=True))
 
     def close(self) -> None:
         """Lets go of the session and its memory."""
-        self._session = None
+        self._session = self._binding = None
 
     def _run(self, outputs: Sequence[str], images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        if self._session is None:
-            raise EngineError("this engine was closed: open the model again")
-        try:
+        with self._told(images):
+            if self._session is None:
+                raise EngineError("this engine was closed: open the model again")
             found: list[NDArray[np.float32]] = self._session.run(outputs, {"image": images})
-        except Exception as error:  # its exceptions share no base but Exception
-            raise EngineError(f"ONNX Runtime failed on {images.shape}: {_first_line(error)}") from error
         return found
+
+    @contextmanager
+    def _told(self, images: Array) -> Iterator[None]:
+        """What the library raises, as an EngineError."""
+        try:
+            yield
+        except EngineError:
+            raise
+        except Exception as error:  # its exceptions share no base but Exception
+            shape = tuple(images.shape)
+            raise EngineError(f"ONNX Runtime failed on {shape}: {_first_line(error)}") from error
 
     def _coarse_hw(self, info: ModelInfo, session: onnxruntime.InferenceSession) -> tuple[int, int]:
         """As the file says; where it leaves that open, by a run, which also warms the session up.
@@ -77,6 +90,15 @@ class OnnxRuntimeEngine:
         if height is None or width is None:
             height, width = self.infer(np.zeros((1, 3, *self.crop_hw), np.float32)).shape[2:]
         return height, width
+
+
+def _binding(session: onnxruntime.InferenceSession, device: str) -> Any:
+    """For torch tensors on the device; None where there is no PyTorch that can use it."""
+    try:
+        from inference.engines.onnxruntime_binding import Binding, usable
+    except ModuleNotFoundError:
+        return None
+    return Binding(session, device) if usable(device) else None
 
 
 def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.InferenceSession:

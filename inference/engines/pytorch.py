@@ -49,7 +49,7 @@ class PyTorchEngine:
             torch.backends.cudnn.allow_tf32 = False
         elif threads is not None:
             torch.set_num_threads(threads)
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.threads = device, precision, threads
         config = network.config
         self.crop_hw: tuple[int, int] | None = None if config.any_size else config.crop_hw
         self.limits_hw: tuple[tuple[int, int], tuple[int, int]] | None = None

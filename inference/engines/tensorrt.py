@@ -71,16 +71,19 @@ class CudaDevice:
 
     @contextmanager
     def working(self) -> Iterator[int]:
-        """A stream of the engine's own, by its handle: after all that the caller's stream has been given,
-        and done when the body ends."""
+        """A stream of the engine's own, by its handle: after all that the caller's stream has been given, and
+        before all that it is given later. The host waits for nothing: it makes the next images ready."""
         with torch.cuda.device(self._device):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                try:
+            caller = torch.cuda.current_stream()
+            self._stream.wait_stream(caller)
+            try:
+                with torch.cuda.stream(self._stream):
                     yield self._stream.cuda_stream
-                finally:
-                    # Whatever went wrong, nothing reads the caller's memory any more.
-                    self._stream.synchronize()
+            except BaseException:
+                # Whatever went wrong, nothing reads the caller's memory any more.
+                self._stream.synchronize()
+                raise
+            caller.wait_stream(self._stream)
 
     def capture(self, work: Any) -> Any:
         """What `work(stream)` gives the GPU to do, as a graph to `replay()` within `working`."""

@@ -38,6 +38,7 @@ class ConvolutionEngine:
     """
 
     name, device, max_batch, limits_hw = "made", "cpu", None, None
+    threads: int | None = None
 
     def __init__(
         self,

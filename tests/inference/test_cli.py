@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,33 @@ def test_every_output(
     assert [(entry["id"], entry["pixels"]) for entry in document["classes"]] == [(4, 2700)]
     assert document["classes"][0]["rle"]["size"] == [45, 60]
     assert document["timings_ms"]["infer"] >= document["timings_ms"]["engine"] >= 0
+
+
+def test_on_a_gpu_predictions_overlap_and_results_are_the_same(
+    engine: BrightnessEngine,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each prediction waits for another to be under way; one of the files is broken."""
+    assert run(capsys, photos, "--out", tmp_path / "cpu")[0] == 0
+    (photos / "broken.png").write_bytes((photos / "4.png").read_bytes()[:60])
+    (photos / "5.png").write_bytes((photos / "0.png").read_bytes())
+    together, predict = threading.Barrier(2, timeout=20), Predictor.predict
+
+    def predicted(self: Predictor, *args: Any, **options: Any) -> Any:
+        together.wait()
+        return predict(self, *args, **options)
+
+    monkeypatch.setattr(Predictor, "predict", predicted)
+    monkeypatch.setattr(engine, "device", "cuda", raising=False)
+    status, summary, err = run(capsys, photos, "--out", tmp_path / "gpu")
+    assert (status, summary["written"], summary["failed"]) == (1, 6, 1)
+    assert "broken.png" in err
+    for index in range(5):
+        name = f"labels/{index}.png"
+        assert (tmp_path / "gpu" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes()
 
 
 def test_a_broken_file_is_reported_and_the_others_are_written(

@@ -19,7 +19,7 @@ def made_image(height: int, width: int) -> np.ndarray:
 def test_scaled_rows_are_those_of_the_whole_image_scaled_by_opencv(
     image_hw: tuple[int, int], hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inference.plan.SCALING_VALUES", 5000)
+    monkeypatch.setattr("inference.planned_memory.SCALING_VALUES", 5000)
     image = made_image(*image_hw)
     expected = cv2.resize(image.astype(np.float32), hw[::-1], interpolation=cv2.INTER_LINEAR)
     start, stop = hw[0] // 3, hw[0] - hw[0] // 4

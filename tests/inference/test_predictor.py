@@ -85,6 +85,28 @@ def test_probabilities_are_those_of_the_published_protocol(
     assert_published(found, expected)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_labels_alone_of_one_window_are_those_that_come_with_confidence(align_corners: bool) -> None:
+    engine, image = ConvolutionEngine(19, (65, 41)), made_image(65, 41)
+    predictor = predictor_of(engine, align_corners=align_corners)
+    assert predictor.plan((65, 41), base_size=65).alone  # type: ignore[union-attr]
+    for options in ({"confidence": True}, {"flip": True}, {"scales": (1.0, 0.5)}, {"probabilities": True}):
+        assert not predictor.plan((65, 41), base_size=65, **options).alone  # type: ignore[arg-type, union-attr]
+    alone = predictor.predict(image, base_size=65).labels
+    np.testing.assert_array_equal(alone, predictor.predict(image, base_size=65, confidence=True).labels)
+    assert len(np.unique(alone)) > 5
+
+
+def test_ties_of_one_window_go_to_the_lowest_class_with_and_without_softmax() -> None:
+    engine = ConvolutionEngine(6, (33, 33))
+    engine._places[3:] = engine._places[:3]
+    engine._weights[3:] = engine._weights[:3]
+    predictor, image = predictor_of(engine), made_image(33, 33)
+    alone = predictor.predict(image, base_size=33).labels
+    assert alone.max() < 3
+    np.testing.assert_array_equal(alone, predictor.predict(image, base_size=33, confidence=True).labels)
+
+
 def test_averaging_logits_would_be_noticed() -> None:
     engine = ConvolutionEngine(5)
     predictor, image = predictor_of(engine), made_image(33, 33)
@@ -264,6 +286,24 @@ def test_threads_may_share_a_predictor() -> None:
         np.testing.assert_array_equal(labels, expected[index % 6])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_that_stitch_give_the_same(threads: int) -> None:
+    image, engine = made_image(300, 70), ConvolutionEngine(5)
+    engine.threads = threads
+    predictor = predictor_of(engine)
+    options: dict[str, Any] = {"base_size": 300, "flip": True, "scales": (1.0, 0.6), "confidence": True}
+    plan = predictor.plan((300, 70), **options)
+    assert plan.threads == threads  # type: ignore[union-attr]
+    engine.threads = 1
+    alone = predictor.plan((300, 70), **options)
+    assert plan.memory["block"] == threads * alone.memory["block"]
+    expected = predictor.predict(image, **options)
+    engine.threads = threads
+    found = predictor.predict(image, **options)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+
+
 @pytest.mark.parametrize(
     ("image_hw", "options"),
     [
@@ -274,6 +314,7 @@ def test_threads_may_share_a_predictor() -> None:
 )
 def test_memory_peaks_where_the_plan_says(image_hw: tuple[int, int], options: dict[str, Any]) -> None:
     predictor = predictor_of(ConvolutionEngine(60, (65, 65), preferred_batch=1))
+    predictor.engine.threads = 1  # type: ignore[attr-defined]
     image, plan = made_image(*image_hw), predictor.plan(image_hw, **options)
     predictor.predict(image, **options)
     tracemalloc.start()

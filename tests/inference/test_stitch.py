@@ -20,7 +20,7 @@ def made_plan(classes: int = 4, image_hw: tuple[int, int] = (33, 33), budget: in
         coarse_hw=(5, 5),
         classes=classes,
         mirrored=False,
-        confidence=False,
+        confidence=True,
         probabilities=False,
         batch=1,
         block_values=1 << 18,
@@ -40,7 +40,7 @@ def one_window(logits: np.ndarray, *, align_corners: bool = True) -> np.ndarray:
     plan = made_plan(logits.shape[0])
     kept, stitcher = made_stitcher(plan, align_corners=align_corners)
     kept.keep(list(plan.views(plan.bands[0])), logits[None])
-    return stitcher.block(stitcher.rows((0, 33)), 0).copy()
+    return stitcher.block(stitcher.rows((0, 33)), 0, Workspace(logits)).copy()
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -87,5 +87,7 @@ def test_windows_that_no_band_needs_any_more_give_their_place_to_others() -> Non
         kept.release(band)
         for view in plan.views(band):
             kept.keep([view], logits + view[1])
-        block = stitcher.block(stitcher.rows((band.rows[0], min(band.rows[0] + 16, 330))), 0)
+        block = stitcher.block(
+            stitcher.rows((band.rows[0], min(band.rows[0] + 16, 330))), 0, Workspace(logits)
+        )
         np.testing.assert_allclose(block, 0.25, atol=1e-6)

@@ -85,6 +85,21 @@ def test_windows_cover_every_pixel_and_ascend(axis: Axis) -> None:
     assert axis.padded == max(axis.scaled, axis.crop)
 
 
+@given(axes)
+def test_no_window_is_nothing_but_padding(axis: Axis) -> None:
+    for start in axis.starts:
+        assert start < axis.before + axis.scaled
+        assert start + axis.crop > axis.before
+
+
+@given(axes)
+def test_the_most_windows_over_a_pixel_are_counted(axis: Axis) -> None:
+    covered = np.zeros(axis.padded, int)
+    for start in axis.starts:
+        covered[start : start + axis.crop] += 1
+    assert axis.most_windows == covered.max()
+
+
 @given(axes, st.data())
 def test_the_windows_of_an_interval_are_those_that_overlap_it(axis: Axis, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, axis.image - 1))

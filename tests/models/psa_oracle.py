@@ -23,7 +23,7 @@ GEOMETRIES = [
 
 
 def plain(features: Tensor, weight: Tensor, values: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Of (N, P, C), (M, C), (N, P, D): what is gathered, (N, P, D), and the log-sums of exponentials, (N, P)."""
+    """Of (N, P, C), (M, C), (N, P, D): what is gathered, (N, P, D), and the log-sums, (N, P)."""
     map_nmhw = (features @ weight.mT).mT.unflatten(2, (geometry.h, geometry.w))
     logits = psa_mask(map_nmhw, geometry.mask_h, geometry.mask_w, geometry.distribute).flatten(2)
     return (values.mT @ logits.softmax(1)).mT, logits.logsumexp(1)

@@ -15,6 +15,8 @@ from tests.models.networks import fill
 
 CHANNELS, WIDTH = 6, 4
 TYPES: tuple[PsaType, ...] = ("collect", "distribute", "bidirectional")
+# The module alone: its batch norms stay with the statistics that they have.
+FORMS = pytest.mark.parametrize("training", [False, True], ids=["plain", "in one piece"])
 
 
 def some_psa(**options: Any) -> PSA:
@@ -115,8 +117,9 @@ def resample(x: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("shrink_factor", [1, 2, 4])
 @pytest.mark.parametrize("compact", [False, True], ids=["over-completed", "compact"])
 @pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "raw"])
+@FORMS
 def test_the_module_is_equation_8(
-    psa_type: PsaType, shrink_factor: int, compact: bool, softmax: bool
+    psa_type: PsaType, shrink_factor: int, compact: bool, softmax: bool, training: bool
 ) -> None:
     h, w = 5, 9
     shrunk_hw = ((h - 1) // shrink_factor + 1, (w - 1) // shrink_factor + 1)
@@ -129,6 +132,7 @@ def test_the_module_is_equation_8(
         softmax=softmax,
         normalization_factor=2.5,
     )
+    module.training = training
     features = some_features((h, w))
     with torch.no_grad():
         assert torch.allclose(module(features), slow_psa(module, features), atol=1e-10)
@@ -162,10 +166,12 @@ def test_what_the_module_attends_to_are_the_weights_of_equation_8(
 
 @pytest.mark.parametrize("psa_type", TYPES)
 @pytest.mark.parametrize("mask_hw", [(3, 3), (1, 5), (4, 6), (15, 11)])
+@FORMS
 def test_masks_smaller_even_or_larger_than_the_features_need(
-    psa_type: PsaType, mask_hw: tuple[int, int]
+    psa_type: PsaType, mask_hw: tuple[int, int], training: bool
 ) -> None:
     module = some_psa(mask_hw=mask_hw, psa_type=psa_type, shrink_factor=1)
+    module.training = training
     features = some_features((4, 5))
     with torch.no_grad():
         assert torch.allclose(module(features), slow_psa(module, features), atol=1e-10)

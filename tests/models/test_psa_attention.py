@@ -1,4 +1,4 @@
-"""The op psanet::psa_attention: its form in PyTorch's own operations, and what torch.library asks of an op."""
+"""The op psanet::psa_attention: its form in PyTorch's operations, and what torch.library asks of an op."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import psa_rows
+from models.config import PsaType
 from models.context import PSA
 from models.psa_attention import attend, psa_attention
 from models.psa_blocks import Geometry
@@ -125,17 +126,39 @@ def some_maps(device: str) -> list[Tensor]:
 
 
 @DEVICES
-def test_memory_layout_and_slices_make_no_difference(device: str) -> None:
-    features, weight, values = some_maps(device)
-    wanted = attend(features, weight, values, (9, 11), distribute=True)
-    assert wanted.is_contiguous(memory_format=torch.channels_last)
+@DIRECTIONS
+def test_memory_layout_and_slices_make_no_difference(distribute: bool, device: str) -> None:
+    inputs = some_maps(device)
+
+    def found(features: Tensor, weight: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in (features, weight, values)]
+        out = attend(*leaves, (9, 11), distribute=distribute)
+        return (out, *torch.autograd.grad(out.square().sum(), leaves))
+
+    features, weight, values = inputs
+    wanted = found(features, weight, values)
     for change in (
         lambda x: x.contiguous(memory_format=torch.channels_last),
         lambda x: torch.nn.functional.pad(x, (1, 2, 3, 4), value=9.0)[:, :, 3:-4, 1:-2],
         lambda x: torch.cat((x, x), 1)[:, : x.shape[1]],
     ):
-        out = attend(change(features), weight, change(values), (9, 11), distribute=True)
-        assert torch.allclose(out, wanted, atol=1e-5)
+        got = found(change(features), weight, change(values))
+        assert max(errors(got, [tensor.detach().double() for tensor in wanted])) < 1e-5
+
+
+@DEVICES
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_results_and_gradients_are_laid_out_as_what_they_are_of(
+    layout: torch.memory_format, device: str
+) -> None:
+    """Otherwise the convolutions around would bring what they hold to another layout, and hold it twice."""
+    features, weight, values = (
+        tensor.contiguous(memory_format=layout).requires_grad_() for tensor in some_maps(device)
+    )
+    out = attend(features, weight, values, (9, 11), distribute=False)
+    grads = torch.autograd.grad(out.sum(), (features, weight, values))
+    for tensor in (out, grads[0], grads[2]):
+        assert tensor.is_contiguous(memory_format=layout)
 
 
 @DEVICES
@@ -170,9 +193,9 @@ def test_it_compiles_in_one_graph(device: str) -> None:
 
 @DEVICES
 @pytest.mark.parametrize("psa_type", ["collect", "distribute", "bidirectional"])
-def test_the_module_is_the_same_in_one_piece_and_plainly(psa_type: str, device: str) -> None:
-    """Training takes the op, evaluation on a CPU the plain form; here all is float64, and no batch is looked at."""
-    module = PSA(6, 4, mask_hw=(5, 9), psa_type=psa_type, normalization_factor=2.0).double()  # type: ignore[arg-type]
+def test_the_module_is_the_same_in_one_piece_and_plainly(psa_type: PsaType, device: str) -> None:
+    """Training takes the op, evaluation on a CPU the plain form; no batch is looked at here."""
+    module = PSA(6, 4, mask_hw=(5, 9), psa_type=psa_type, normalization_factor=2.0).double()
     fill(module)
     module.eval()
     features = torch.randn(2, 6, 9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from inference.bundle import ModelInfo
 from inference.predictor import Predictor
-from models.config import ModelConfig
+from models.config import Direction, ModelConfig
 from service.app import create_app
 from service.server import Server, build_server
 from service.settings import Settings
@@ -71,15 +71,45 @@ class FakeEngine:
         self.closed = True
 
 
+class TellingEngine(FakeEngine):
+    """Attends by the brightness of positions, other directions in other ways; 5x5 of them in a window."""
+
+    directions: tuple[Direction, ...] = ("collect", "distribute")
+
+    def attend(
+        self, images: NDArray[np.float32], directions: Sequence[Direction]
+    ) -> dict[Direction, NDArray[np.float32]]:
+        self.infer(images)
+        places = images[:, :, ::16, ::16].reshape(len(images), 3, 25) / 255
+        logits = {
+            "collect": places[:, 0, :, None] * places[:, 1, None],
+            "distribute": np.einsum("nct,ncs->nts", places, places),
+        }
+        shares = {direction: np.exp(3 * logits[direction] + np.arange(25) / 9) for direction in directions}
+        return {
+            direction: (each / each.sum(2, keepdims=True)).astype(np.float32)
+            for direction, each in shares.items()
+        }
+
+
 def tiny_predictor(name: str = "tiny", engine: FakeEngine | None = None, **changes: Any) -> Predictor:
     """The real predictor around the fake engine."""
     return Predictor(tiny_info(name, **changes), engine or FakeEngine())
 
 
+def telling(engine: FakeEngine | None = None, **changes: Any) -> Predictor:
+    """The real predictor around an engine that tells of attention."""
+    return Predictor(tiny_info(**changes), engine or TellingEngine())
+
+
+def app_of(*predictors: Predictor, **settings: Any) -> FastAPI:
+    """An app that is ready, with these models, the first as the default."""
+    return create_app(Settings(**settings), {predictor.info.name: predictor for predictor in predictors})
+
+
 def tiny_app(engine: FakeEngine | None = None, **settings: Any) -> FastAPI:
     """An app that is ready, with one model `tiny`."""
-    predictor = tiny_predictor(engine=engine)
-    return create_app(Settings(**settings), {predictor.info.name: predictor})
+    return app_of(tiny_predictor(engine=engine), **settings)
 
 
 @contextmanager

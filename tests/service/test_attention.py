@@ -1,7 +1,6 @@
 """POST /attention: what it tells is what `inference/attention.py` finds, within the limits of /segment."""
 
 import base64
-from collections.abc import Sequence
 from typing import Any
 
 import httpx2
@@ -13,45 +12,24 @@ from starlette.testclient import TestClient
 from inference.attention import Point, attention_at
 from inference.heatmap import draw_attention
 from inference.predictor import Predictor
-from models.config import Direction
-from service.app import create_app
 from service.attention import compact
 from service.openapi.attention import ATTENTION, ATTENTION_SCHEMA
-from service.settings import Settings
-from tests.service.fakes import FakeEngine, decoded, encoded, live, metric, three_colors, tiny_app, tiny_info
+from tests.service.fakes import (
+    TellingEngine,
+    app_of,
+    decoded,
+    encoded,
+    live,
+    metric,
+    telling,
+    three_colors,
+    tiny_app,
+    tiny_info,
+)
 
 IMAGE = three_colors(60, 96)
 FILE = encoded(IMAGE)
 RAW = {"content-type": "application/octet-stream"}
-
-
-class TellingEngine(FakeEngine):
-    """Attends by the brightness of positions, other directions in other ways; 5x5 of them in a window."""
-
-    directions: tuple[Direction, ...] = ("collect", "distribute")
-
-    def attend(
-        self, images: NDArray[np.float32], directions: Sequence[Direction]
-    ) -> dict[Direction, NDArray[np.float32]]:
-        self.infer(images)
-        places = images[:, :, ::16, ::16].reshape(len(images), 3, 25) / 255
-        logits = {
-            "collect": places[:, 0, :, None] * places[:, 1, None],
-            "distribute": np.einsum("nct,ncs->nts", places, places),
-        }
-        shares = {direction: np.exp(3 * logits[direction] + np.arange(25) / 9) for direction in directions}
-        return {
-            direction: (each / each.sum(2, keepdims=True)).astype(np.float32)
-            for direction, each in shares.items()
-        }
-
-
-def telling(engine: FakeEngine | None = None, **changes: Any) -> Predictor:
-    return Predictor(tiny_info(**changes), engine or TellingEngine())
-
-
-def app_of(predictor: Predictor, **settings: Any) -> Any:
-    return create_app(Settings(**settings), {predictor.info.name: predictor})
 
 
 @pytest.fixture(scope="module")
