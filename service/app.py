@@ -15,10 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service import cvat, documents, labelstudio, oip, routes
+from service import documents, routes
+from service.cvat import routes as cvat
 from service.errors import MAPPED_ERRORS, problem_of, problem_response
 from service.gate import Gate
+from service.labelstudio import routes as labelstudio
 from service.middleware import Envelope
+from service.oip import routes as oip
 from service.openapi import document
 from service.settings import Settings
 from service.state import Service

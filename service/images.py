@@ -1,8 +1,8 @@
 """From the bytes of an image to the bytes of an answer: decode, predict, encode, in one thread of a worker.
 
 Knows limits and formats; not HTTP, not queues. The steps are timed for Server-Timing and the metrics. Here
-are the steps, which all tasks that label share, and /segment's own answers; those of others: `tensors.py`,
-`brush.py`, `shapes.py`.
+are the steps, which all tasks that label share, and /segment's own answers; others': `oip/tensors.py`,
+`labelstudio/brush.py`, `cvat/shapes.py`.
 """
 
 import json

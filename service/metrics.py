@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 
 from service.gpus import Gpus
 from service.hosted import HostedModel
+from service.oip.metrics import TritonMetrics
 from service.tasks import Timings, Uses
-from service.triton_metrics import TritonMetrics
 
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

@@ -8,12 +8,12 @@ import asyncio
 from inference.image_headers import check_pixels, read_container
 from service.hosted import HostedModel
 from service.logs import request_id
-from service.tasks import ImageTask, Order
+from service.tasks import Order, Task
 
 _SMALL_BYTES = 1 << 18
 
 
-async def order_of(model: HostedModel, task: ImageTask, data: bytes) -> Order:
+async def order_of(model: HostedModel, task: Task, data: bytes) -> Order:
     """The order for an image file's content.
 
     Raises UnsupportedImageError, UndecodableImageError, ImageTooLargeError, as its header has it, and

@@ -1,6 +1,6 @@
 """The service's own handlers. Each checks, awaits and answers; the work is done by workers (`work.py`).
 
-Not here: other people's interfaces (`oip.py`, `labelstudio.py`, `cvat.py`).
+Not here: other people's interfaces (`oip/`, `labelstudio/`, `cvat/`).
 """
 
 from typing import Annotated

@@ -12,6 +12,7 @@ Output = Literal["labels", "overlay", "color", "confidence", "json"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 Shape = Literal["mask", "polygon"]
 TensorName = Literal["labels", "confidence"]
+TensorSource = Literal["json", "bytes", "file"]
 MODEL_VERSION = "1"
 """In the Open Inference Protocol, of every model: bundles have none."""
 
@@ -54,19 +55,21 @@ class TensorOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorTask:
-    """Label a tensor (height, width, 3) of uint8 that lies in a request of the Open Inference Protocol.
+    """Label an image that lies in a request of the Open Inference Protocol.
 
-    span: where in the request, as JSON (its values, brackets and all) or else as bytes; request_id: the
-    client's own, which it gets back.
+    source: as a tensor (height, width, 3) of uint8 in JSON or in bytes, or as an image file; span: where in
+    the request (of JSON its values, brackets and all); image_hw: of a tensor, None for a file, whose header
+    tells; request_id: the client's own, which it gets back.
     """
 
     scales: tuple[float, ...]
     flip: bool
-    image_hw: tuple[int, int]
+    source: TensorSource
     span: tuple[int, int]
-    as_json: bool
+    image_hw: tuple[int, int] | None
     outputs: tuple[TensorOutput, ...]
     request_id: str | None
+    max_pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)

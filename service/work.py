@@ -1,6 +1,6 @@
 """What every request for work goes through once it is an order: queue, worker, counters, answer.
 
-Not here: what is asked (`routes.py`, `oip.py`, `labelstudio.py`, `cvat.py`).
+Not here: what is asked (`routes.py`; `oip/`, `labelstudio/`, `cvat/`).
 """
 
 import asyncio

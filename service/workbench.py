@@ -15,12 +15,13 @@ from inference.predictor import Predictor
 from models.config import Direction
 from service.attention import attend, bytes_of_attention
 from service.batching import Batcher
-from service.brush import bytes_of_brush, paint
+from service.cvat.shapes import bytes_of_shapes, outline
 from service.hosted import HostedModel
 from service.hosting import HostingError, open_predictors, warm_up
 from service.images import bytes_of, segment
+from service.labelstudio.brush import bytes_of_brush, paint
+from service.oip.tensors import bytes_of_tensors, infer
 from service.room import Room
-from service.shapes import bytes_of_shapes, outline
 from service.tasks import (
     Answer,
     AttentionTask,
@@ -33,7 +34,6 @@ from service.tasks import (
     Uses,
     WorkerSpec,
 )
-from service.tensors import bytes_of_tensors, infer
 from service.tickets import Ticket
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from service.openapi.problems import ACCESS, NOT_READY, OPEN, RECEIVING, WORK, Responses, problems
+from service.openapi.problems import ACCESS, IMAGE, NOT_READY, OPEN, RECEIVING, WORK, Responses, problems
 from service.openapi.segment import HEADERS
 
 _HEAD_BYTES: Final = {
@@ -20,7 +20,7 @@ _TENSOR: Final[dict[str, Any]] = {
     "required": ["name", "datatype", "shape"],
     "properties": {
         "name": {"type": "string"},
-        "datatype": {"type": "string", "enum": ["UINT8", "UINT16", "FP32"]},
+        "datatype": {"type": "string", "enum": ["UINT8", "UINT16", "FP32", "BYTES"]},
         "shape": {"type": "array", "items": {"type": "integer"}},
     },
 }
@@ -185,7 +185,7 @@ INFER: Final[Responses] = {
         },
     },
     **problems(
-        ("malformed_request", "malformed_json", "unknown_version", *RECEIVING, *WORK),
+        ("malformed_request", "malformed_json", "unknown_version", *IMAGE, *RECEIVING, *WORK),
         oip=True,
     ),
 }
@@ -215,6 +215,19 @@ _REQUEST_EXAMPLES: Final = {
                 {"name": "labels", "parameters": {"binary_data": True}},
                 {"name": "confidence", "parameters": {"binary_data": True}},
             ],
+        },
+    },
+    "file": {
+        "summary": "The JSON before four bytes, the file's length, and the file, with the same header",
+        "value": {
+            "inputs": [
+                {
+                    "name": "image",
+                    "datatype": "BYTES",
+                    "shape": [1],
+                    "parameters": {"binary_data_size": 71204},
+                }
+            ]
         },
     },
 }

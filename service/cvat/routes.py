@@ -4,7 +4,7 @@
     [{"confidence": "0.93", "label": "road", "type": "mask", "points": [x, y, …], "mask": [0, 1, …]}]
 
 CVAT reaches functions through nuclio: docs/cvat/ has one that hands on to here, docs/cvat.md says how. Not
-here: the areas (`shapes.py`), the function's list of classes (`cvat_function.py`).
+here: the areas (`shapes.py`), the function's list of classes (`function.py`).
 """
 
 import asyncio

@@ -7,6 +7,8 @@
 With the header Inference-Header-Content-Length the JSON has that many bytes, and the tensor's own follow,
 `"parameters": {"binary_data_size": 518400}` in place of `data`. The values of `data` are cut out before the
 JSON is read: they are many, and a worker's affair (`numerals.py`).
+
+An image file may be sent as it is: datatype BYTES, shape [1], the bytes after four that tell their number.
 """
 
 import json
@@ -19,10 +21,11 @@ from service.errors import Problem
 from service.json_bodies import read_object
 from service.parameters import bad_parameter, read_scales
 from service.settings import Settings
-from service.tasks import TensorName, TensorOutput, TensorTask
+from service.tasks import TensorName, TensorOutput, TensorSource, TensorTask
 
 INPUT = "image"
 _MOST_HEAD = 1 << 16
+_LENGTH_BYTES = 4
 _DATA = re.compile(rb'(?<!\\)"data"\s*:\s*\[')
 
 
@@ -41,31 +44,23 @@ def read_request(body: bytes, head_bytes: str | None, settings: Settings) -> Ten
     parameters = _parameters(document, {"scales", "flip", "binary_data_output"}, "the request")
     tensor = _one_input(document.get("inputs"))
     image_hw = _image_hw(tensor)
-    check_pixels(image_hw[1], image_hw[0], settings.max_pixels)
-    sent = _parameters(tensor, {"binary_data_size"}, "the input").get("binary_data_size")
-    if tensor.get("data") is not None:
-        raise _malformed("data of the input has to be one list of numbers")
-    if sent is not None:
-        if span is not None:
-            raise _malformed("the input has both data and binary_data_size")
-        span = _binary(sent, image_hw, size, len(body))
-    elif span is None:
-        raise _malformed("the input has neither data nor binary_data_size")
-    elif size < len(body):
-        raise _malformed(f"{len(body) - size} bytes follow the JSON, and no input says that they are its own")
+    if image_hw is not None:
+        check_pixels(image_hw[1], image_hw[0], settings.max_pixels)
+    source, span = _place(tensor, image_hw, span, body, size)
     request_id = document.get("id")
     if not (request_id is None or (isinstance(request_id, str) and _is_unicode(request_id))):
         raise _malformed("id has to be a text")
     return TensorTask(
         scales=_scales(parameters.get("scales", "1"), settings),
         flip=_flag(parameters.get("flip", False), "flip"),
-        image_hw=image_hw,
+        source=source,
         span=span,
-        as_json=sent is None,
+        image_hw=image_hw,
         outputs=_outputs(
             document.get("outputs"), _flag(parameters.get("binary_data_output", False), "binary_data_output")
         ),
         request_id=request_id,
+        max_pixels=settings.max_pixels,
     )
 
 
@@ -92,6 +87,8 @@ def _find_values(body: bytes, size: int) -> tuple[int, int] | None:
     for mark in (b'"', b"}"):
         at = body.find(mark, start, end)
         end = at if at >= 0 else end
+    if body[start + 1 : end].isspace() or end == start + 1:  # no numbers, but texts
+        return None
     return start, start + len(body[start:end].rstrip(b" \t\r\n,"))
 
 
@@ -102,13 +99,18 @@ def _one_input(inputs: Any) -> dict[str, Any]:
     _only(tensor, {"name", "shape", "datatype", "parameters", "data"}, "the input")
     if tensor.get("name") != INPUT:
         raise _malformed(f"there is no input {_shown(tensor.get('name'))}: its name is {INPUT}")
-    if tensor.get("datatype") != "UINT8":
-        raise _malformed(f"the input is UINT8, RGB from 0 to 255, not {_shown(tensor.get('datatype'))}")
     return tensor
 
 
-def _image_hw(tensor: Mapping[str, Any]) -> tuple[int, int]:
-    shape = tensor.get("shape")
+def _image_hw(tensor: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Size of the image in the tensor; None for a file."""
+    kind, shape = tensor.get("datatype"), tensor.get("shape")
+    if kind == "BYTES":
+        if shape != [1] or isinstance(shape[0], bool):
+            raise _malformed(f"the shape of an image file is [1], not {_shown(shape)}")
+        return None
+    if kind != "UINT8":
+        raise _malformed(f"the input is UINT8, RGB from 0 to 255, or BYTES, a file, not {_shown(kind)}")
     if (
         not isinstance(shape, list)
         or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in shape)
@@ -119,8 +121,33 @@ def _image_hw(tensor: Mapping[str, Any]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _binary(sent: Any, image_hw: tuple[int, int], size: int, length: int) -> tuple[int, int]:
-    """Where the bytes of the tensor lie."""
+def _place(
+    tensor: Mapping[str, Any],
+    image_hw: tuple[int, int] | None,
+    values: tuple[int, int] | None,
+    body: bytes,
+    size: int,
+) -> tuple[TensorSource, tuple[int, int]]:
+    """What the image is sent as, and where it lies. values: where those of `data` do; size: of the JSON."""
+    sent = _parameters(tensor, {"binary_data_size"}, "the input").get("binary_data_size")
+    if sent is not None:
+        if values is not None or tensor.get("data") is not None:
+            raise _malformed("the input has both data and binary_data_size")
+        if image_hw is None:
+            return "file", _file(sent, body, size)
+        return "bytes", _values(sent, image_hw, size, len(body))
+    if image_hw is None:
+        raise _malformed("an image file has to be sent as bytes after the JSON, with binary_data_size")
+    if tensor.get("data") is not None:
+        raise _malformed("data of the input has to be one list of numbers")
+    if values is None:
+        raise _malformed("the input has neither data nor binary_data_size")
+    if size < len(body):
+        raise _malformed(f"{len(body) - size} bytes follow the JSON, and no input says that they are its own")
+    return "json", values
+
+
+def _values(sent: Any, image_hw: tuple[int, int], size: int, length: int) -> tuple[int, int]:
     wanted, there = image_hw[0] * image_hw[1] * 3, length - size
     if sent != wanted or isinstance(sent, bool) or there != wanted:
         raise _malformed(
@@ -128,6 +155,18 @@ def _binary(sent: Any, image_hw: tuple[int, int], size: int, length: int) -> tup
             f"{_shown(sent)}, and {there} follow the JSON (Inference-Header-Content-Length)"
         )
     return size, length
+
+
+def _file(sent: Any, body: bytes, size: int) -> tuple[int, int]:
+    there, start = len(body) - size, size + _LENGTH_BYTES
+    told = int.from_bytes(body[size:start], "little")
+    if sent != there or isinstance(sent, bool) or there <= _LENGTH_BYTES or told != len(body) - start:
+        raise _malformed(
+            f"an image file is sent as {_LENGTH_BYTES} bytes, its length, the lowest first, and its own; "
+            f"binary_data_size says {_shown(sent)}, the length is {told}, and {there} bytes follow the JSON "
+            "(Inference-Header-Content-Length)"
+        )
+    return start, len(body)
 
 
 def _outputs(asked: Any, binary: bool) -> tuple[TensorOutput, ...]:

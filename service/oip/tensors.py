@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol: from a request's to an answer's, in one thread of a worker.
 
-Not here: what a request has to look like (`oip_request.py`).
+Not here: what a request has to look like (`requests.py`).
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.images import decode_image
 from inference.predictor import Predictor
 from service.images import Content, Labelled, Pixels, bytes_to_label, label
 from service.numerals import json_fractions, json_integers, read_bytes
@@ -23,13 +24,13 @@ def bytes_of_tensors(task: TensorTask, image_hw: tuple[int, int], predictor: Pre
     """Memory that `infer` takes at most, about. Raises what `bytes_to_label` raises."""
     texts = sum(_TEXT_BYTES[output.name] for output in task.outputs if not output.binary)
     pixels = image_hw[0] * image_hw[1]
-    read = 2 * (task.span[1] - task.span[0]) if task.as_json else 0
+    read = 2 * (task.span[1] - task.span[0]) if task.source == "json" else 0
     return read + texts * pixels + bytes_to_label(task, image_hw, predictor, confidence=_confidence(task))
 
 
 def infer(task: TensorTask, data: bytes, predictor: Predictor, ticket: Ticket, queue_s: float) -> Answer:
-    """Label the tensor in a request's body. Raises ParameterError for values that are none, and what
-    inference raises."""
+    """Label the image in a request's body. Raises ParameterError for values that are none, and what
+    inference raises (ImageError for a file)."""
     return label(
         task,
         predictor,
@@ -47,8 +48,10 @@ def _confidence(task: TensorTask) -> bool:
 
 def _image(task: TensorTask, data: bytes) -> Pixels:
     start, end = task.span
+    if task.image_hw is None:
+        return decode_image(data[start:end], max_pixels=task.max_pixels)
     shape = (*task.image_hw, 3)
-    if task.as_json:
+    if task.source == "json":
         return read_bytes(data[start:end], shape)
     return np.frombuffer(data, np.uint8, end - start, start).reshape(shape)
 

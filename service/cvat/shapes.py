@@ -2,7 +2,7 @@
 
 A mask is what CVAT's serverless functions send: 0 and 1 of the box around an area, row by row, then the box:
 left, top, right, bottom, the last two inside. Every area also has its outline, since CVAT makes polygons of
-masks by that. Not here: the request (`cvat.py`).
+masks by that. Not here: the request (`routes.py`).
 """
 
 import json
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from inference.errors import ParameterError
 from inference.images import decode_image
 from inference.predictor import Predictor
+from inference.render import outlines
 from service.images import Content, Labelled, bytes_to_label, label
 from service.numerals import json_integers
 from service.tasks import Answer, ShapesTask
@@ -23,7 +24,6 @@ from service.tickets import Ticket
 
 _MOST_BOXES = 6
 """Pixels of all boxes together, as a multiple of the image's."""
-_FEWEST_CORNERS = 3
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,7 @@ def areas_of(
 
 def outline_of(area: Area) -> list[int] | None:
     """Corners x0, y0, x1, y1, … of the outer border; None for what has no inside: a pixel, a line."""
-    contours, _ = cv2.findContours(
-        area.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(area.left, area.top)
-    )
-    (contour,) = contours
-    corners: list[int] = contour.ravel().astype(np.int64).tolist()
-    return corners if len(contour) >= _FEWEST_CORNERS else None
+    return next(iter(outlines(area.mask, area.left, area.top)), None)
 
 
 def _mask_shape(area: Area, names: tuple[str, ...]) -> bytes:

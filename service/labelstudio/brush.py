@@ -5,7 +5,7 @@
     value:  RGBA of each pixel, row by row, all four 0 or 255
 
 Source: the decoder of Label Studio's SDK, against which the tests hold it, and @thi.ng/rle-pack, whose format
-it is. Not here: COCO's encoding (`inference/rle.py`), projects (`label_config.py`).
+it is. Not here: COCO's encoding (`inference/rle.py`), projects (`config.py`).
 """
 
 import hashlib

@@ -3,10 +3,11 @@
     tritonclient.http.InferenceServerClient("127.0.0.1:8000").infer("psanet18_camvid", …)      docs/clients.md
 
 Source: the REST part of the Open Inference Protocol, and Triton's extension for binary tensors. Not here:
-what a request has to look like (`oip_request.py`), tensors (`tensors.py`).
+what a request has to look like (`requests.py`), tensors (`tensors.py`).
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,9 +17,10 @@ from service import documents
 from service.errors import Problem
 from service.hosted import HostedModel
 from service.logs import request_id
-from service.oip_request import INPUT, read_request
+from service.oip.requests import INPUT, read_request
 from service.openapi import oip as openapi
-from service.tasks import MODEL_VERSION, Answer, Order
+from service.orders import order_of
+from service.tasks import MODEL_VERSION, Answer, Order, TensorTask
 from service.uploads import receive_body
 from service.work import perform, response_of, service_of
 
@@ -98,7 +100,8 @@ async def model_ready(request: Request) -> dict[str, Any]:
     openapi_extra=openapi.INFER_OF_MODEL,
 )
 async def infer(request: Request) -> Response:
-    """Label an image that is sent as a tensor: `image`, UINT8 `[height, width, 3]`, RGB from 0 to 255.
+    """Label an image that is sent as a tensor: `image`, UINT8 `[height, width, 3]`, RGB from 0 to 255; or as
+    a file's bytes, BYTES `[1]`.
 
     The answer has `labels`, UINT8 or UINT16 `[height, width]`, and `confidence`, FP32, where `outputs` names
     it. Tensors travel as JSON, or as bytes after the JSON, whose length `Inference-Header-Content-Length`
@@ -126,15 +129,21 @@ async def _infer(request: Request, hosted: HostedModel) -> Answer:
         body = await receive_body(request, service.settings, book)
         service.refuse_unless_open()
         task = read_request(body, request.headers.get(HEAD_BYTES), service.settings)
-        order = Order(
-            model=hosted.info.name,
-            task=task,
-            data=body,
-            image_hw=task.image_hw,
-            windows=hosted.work_of(task, task.image_hw),
-            request_id=request_id.get(),
-        )
-        return await perform(request, order)
+        return await perform(request, await _order_of(hosted, task, body))
+
+
+async def _order_of(hosted: HostedModel, task: TensorTask, body: bytes) -> Order:
+    if task.image_hw is None:
+        file = body[slice(*task.span)]
+        return await order_of(hosted, replace(task, span=(0, len(file))), file)
+    return Order(
+        model=hosted.info.name,
+        task=task,
+        data=body,
+        image_hw=task.image_hw,
+        windows=hosted.work_of(task, task.image_hw),
+        request_id=request_id.get(),
+    )
 
 
 def _model_of(request: Request) -> HostedModel:

@@ -1,7 +1,8 @@
 """Requests of the Open Inference Protocol by the names that Triton's dashboards ask for (`nv_inference_…`).
 
-Counted are requests to /v2/models/…/infer alone; `psanet_…` counts them among all others. Not here:
-`nv_inference_exec_count`, since engine calls are shared with other requests (`psanet_batch_size`).
+Counted are requests to /v2/models/…/infer alone; `psanet_…` counts them among all others. An execution is a
+prediction of one image, so there are as many as images: engine calls hold windows, and are shared with other
+requests (`psanet_batch_size`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -60,13 +61,15 @@ class TritonMetrics(Collector):
         rows = [({"model": name, "version": MODEL_VERSION}, counts) for name, counts in self._models.items()]
         success = Metric("nv_inference_request_success", "Inference requests answered.", "unknown")
         count = Metric("nv_inference_count", "Images labelled by inference requests.", "unknown")
+        runs = Metric("nv_inference_exec_count", "Predictions, one for each image.", "unknown")
         failure = Metric("nv_inference_request_failure", "Inference requests not answered.", "unknown")
         for labels, counts in rows:
             success.add_sample(success.name, labels, counts.answered)
             count.add_sample(count.name, labels, counts.answered)
+            runs.add_sample(runs.name, labels, counts.answered)
             for reason, number in counts.failed.items():
                 failure.add_sample(failure.name, labels | {"reason": reason}, number)
-        yield from (success, failure, count)
+        yield from (success, failure, count, runs)
         for name, text in _TIMES.items():
             time = Metric(f"nv_inference_{name}_duration_us", f"Microseconds. {text}", "unknown")
             for labels, counts in rows:

@@ -2,7 +2,7 @@
 
     Label Studio → project → Settings → Model → Connect Model, http://127.0.0.1:8000      docs/label-studio.md
 
-Not here: labelling interfaces (`label_config.py`), tasks' images (`label_files.py`), brushes (`brush.py`).
+Not here: labelling interfaces (`config.py`), tasks' images (`files.py`), brushes (`brush.py`).
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from starlette.responses import Response
 from service.errors import Problem, problem_of
 from service.hosted import HostedModel
 from service.json_bodies import read_object
-from service.label_config import LabelConfig, read_label_config
-from service.label_files import read_task_image
+from service.labelstudio.config import LabelConfig, read_label_config
+from service.labelstudio.files import read_task_image
 from service.openapi import labelstudio as openapi
 from service.orders import order_of
 from service.tasks import BrushTask
