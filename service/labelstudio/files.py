@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from service.errors import Problem
 
-_DATA_URI = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100}){0,8},", re.ASCII)
+_DATA_URI = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100}){0,8},", re.ASCII | re.IGNORECASE)
 _UPLOADS, _LOCAL = "/data/upload/", "/data/local-files/"
 _MOST_PARTS = 64
 
