@@ -82,7 +82,8 @@ def test_files_of_label_studio_lie_below_its_folder(folder: Path, value: str) ->
         *("/data/local-files/?d=out.jpg", "/data/local-files/?d=inside.jpg"),
         *("/data/local-files/?d=up/secret.txt", "/data/local-files/?d=up/data/secret.jpg"),
         *("/data/local-files/?d=streets", "/data/local-files/?d=absent.jpg", "/data/local-files/?d=pipe.jpg"),
-        *("/data/local-files/?d=secret.jpg/x", "/data/local-files/?d=a%00b", "/data/local-files/?d=./secret.jpg"),
+        *("/data/local-files/?d=secret.jpg/x", "/data/local-files/?d=a%00b"),
+        "/data/local-files/?d=./secret.jpg",
         "/data/local-files/?d=" + "a/" * 100 + "b",
         "/data/local-files/?d=" + "a" * 5000,
     ],
@@ -118,7 +119,7 @@ def test_what_is_no_image_is_told_so(folder: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["/data/local-files/?d=large.jpg", base64.b64encode(bytes(MOST + 1)).decode() + "AAAA"]
+    "value", ["/data/local-files/?d=large.jpg", base64.b64encode(bytes(MOST + 300)).decode()]
 )
 def test_large_images_are_not_read(folder: Path, value: str) -> None:
     assert problem(value, folder).status == 413
