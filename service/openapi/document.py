@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.openapi.attention import ATTENTION_SCHEMA
 from service.openapi.cvat import SHAPES_SCHEMA
+from service.openapi.house import MODELS_EXAMPLE
 from service.openapi.labelstudio import PREDICTIONS_SCHEMA
 from service.openapi.oip import MODEL_SCHEMA, REQUEST_SCHEMA, RESPONSE_SCHEMA
 from service.openapi.problems import PROBLEM_SCHEMA, examples
@@ -50,7 +51,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     )
     components = document["components"]
     components["schemas"] |= {schema["title"]: schema for schema in SCHEMAS}
-    components["examples"] = examples()
+    components["examples"] = examples() | {"models": {"value": MODELS_EXAMPLE}}
     components["securitySchemes"] = _SECURITY_SCHEMES
     document["servers"] = [{"url": "/"}]
     # A key is asked for where the service was given some: an empty requirement says that none may do.

@@ -225,7 +225,14 @@ def test_the_openapi_document_describes_work_on_images_and_its_problems(
 
 
 def test_the_openapi_document_lists_all_there_is(client: TestClient) -> None:
-    paths = {"/segment", "/attention", "/models", "/healthz", "/readyz", "/metrics"}
+    model = "/v2/models/{model}"
+    version = f"{model}/versions/{{version}}"
+    paths = {
+        *("/segment", "/attention", "/models", "/healthz", "/readyz", "/metrics"),
+        *("/v2", "/v2/health/live", "/v2/health/ready", model, f"{model}/ready", f"{model}/infer"),
+        *(version, f"{version}/ready", f"{version}/infer"),
+        *("/health", "/setup", "/predict", "/cvat"),
+    }
     assert set(client.get("/openapi.json").json()["paths"]) == paths
 
 
