@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("models", "inference", "export", "training", "service")
+PACKAGES = ("models", "inference", "export", "training", "service", "psanet_client")
 # What is allowed torch in inference and service; everything else must start without it.
 ENGINE_MODULES = (
     "cuda_graphs",

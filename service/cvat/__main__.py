@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         },
         safe=",",
     )
-    names = [each["name"] for each in chosen["classes"]]
-    print(function_yaml(chosen["name"], names, options.url or options.service, query), end="")
+    labels = [each["name"] for each in chosen["classes"]]
+    print(function_yaml(chosen["name"], labels, options.url or options.service, query), end="")
     return 0
 
 
