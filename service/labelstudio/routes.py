@@ -1,4 +1,5 @@
-"""An ML backend for Label Studio, which asks /health, /setup and /predict below the address it was given.
+"""An ML backend for Label Studio, which asks /health, /setup and /predict below the address it was given, and
+tells /webhook what labellers do.
 
     Label Studio → project → Settings → Model → Connect Model, http://127.0.0.1:8000      docs/label-studio.md
 
@@ -86,6 +87,23 @@ async def predict(request: Request) -> Response:
     head = json.dumps({"model_version": task.version}, ensure_ascii=False).encode()
     content = b'%b,"results":[%b]}' % (head[:-1], b",".join(texts))
     return Response(content, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.post("/webhook", responses=openapi.WEBHOOK, openapi_extra=openapi.WEBHOOK_BODY)
+async def webhook(request: Request) -> dict[str, str]:
+    """Take note of nothing: Label Studio tells every model that is connected what labellers do.
+
+    Somebody who presses "Start training" is told that this service does not train: 422.
+    """
+    service = service_of(request)
+    with service.buffers.lease() as book:
+        document = read_object(await receive_body(request, service.settings, book))
+    if document.get("action") == "START_TRAINING":
+        detail = (
+            "This service does not train: export the annotations, and see python -m training.train --help."
+        )
+        raise Problem(422, "no_training", detail, title="This service does not train")
+    return {"status": "ignored"}
 
 
 async def _predict_all(

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from service.openapi.problems import OPEN, RECEIVING, WORK, Responses, problems
+from service.openapi.problems import ACCESS, OPEN, RECEIVING, WORK, Responses, problems
 
 _CONFIG: Final = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -167,4 +167,15 @@ PREDICT_BODY: Final = _body(
         },
     },
     {"project": "3.1764150000", "label_config": _CONFIG, "tasks": [_TASK]},
+)
+WEBHOOK: Final[Responses] = {
+    **_ok(
+        "Nothing came of it",
+        {"type": "object", "required": ["status"], "properties": {"status": _TEXT}},
+        ignored={"status": "ignored"},
+    ),
+    **problems(("malformed_json", "no_training", *RECEIVING, *ACCESS)),
+}
+WEBHOOK_BODY: Final = _body(
+    {"type": "object", "properties": {"action": _TEXT}}, {"action": "ANNOTATION_CREATED"}
 )

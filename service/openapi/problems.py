@@ -108,6 +108,11 @@ CODES: Final[dict[str, tuple[int, str, str]]] = {
         "No image",
         "The image of the task cannot be had: http://example.org/1.jpg is an address.",
     ),
+    "no_training": (
+        422,
+        "This service does not train",
+        "This service does not train: export the annotations, and see python -m training.train --help.",
+    ),
     "rate_limited": (429, "Too many requests", "You have asked too often: wait for the time in Retry-After."),
     "internal_error": (500, "Internal Server Error", "The fault is the service's, not the request's."),
     "queue_full": (

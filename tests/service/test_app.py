@@ -231,7 +231,7 @@ def test_the_openapi_document_lists_all_there_is(client: TestClient) -> None:
         *("/segment", "/attention", "/models", "/healthz", "/readyz", "/metrics"),
         *("/v2", "/v2/health/live", "/v2/health/ready", model, f"{model}/ready", f"{model}/infer"),
         *(version, f"{version}/ready", f"{version}/infer"),
-        *("/health", "/setup", "/predict", "/cvat"),
+        *("/health", "/setup", "/predict", "/webhook", "/cvat"),
     }
     assert set(client.get("/openapi.json").json()["paths"]) == paths
 

@@ -177,6 +177,16 @@ def test_other_requests_are_refused(client: TestClient, changes: dict[str, Any],
     assert says in response.json()["detail"]
 
 
+def test_what_labellers_do_is_taken_note_of_by_nobody(client: TestClient) -> None:
+    event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 3}, "project": {"id": 1}}
+    assert client.post("/webhook", json=event).json() == {"status": "ignored"}
+
+
+def test_nobody_is_told_that_training_has_begun(client: TestClient) -> None:
+    response = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 1}})
+    assert (response.status_code, response.json()["code"]) == (422, "no_training")
+
+
 def test_a_fault_of_the_service_is_one_answer() -> None:
     engine = FakeEngine()
     engine.error = EngineError("it broke")

@@ -161,6 +161,7 @@ def test_every_problem_that_the_code_raises_is_described() -> None:
         ("get", "/healthz", 200, {}),
         ("get", "/readyz", 200, {}),
         ("get", "/health", 200, {}),
+        ("post", "/webhook", 200, {"json": {"action": "ANNOTATION_CREATED"}}),
         ("get", "/v2", 200, {}),
         ("get", "/v2/health/live", 200, {}),
         ("get", "/v2/health/ready", 200, {}),
