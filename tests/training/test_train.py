@@ -374,7 +374,7 @@ def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path
     ]
     command += [
         "iterations=2",
-        "model.crop_hw=[241, 241]",
+        "model.crop_hw=[369, 481]",  # the images are one window
         f"data.root={miniature}",
         f"out={tmp_path / 'out'}",
     ]
