@@ -61,6 +61,7 @@ async def cvat(request: Request, query: Annotated[CvatQuery, Query()]) -> Respon
             max_pixels=service.settings.max_pixels,
         )
         data = await asyncio.to_thread(_image, document.get("image"))
+        book(len(data))
         answer = await perform(request, await order_of(hosted, task, data))
     return response_of(answer, hosted.info.name)
 

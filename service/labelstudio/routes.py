@@ -134,14 +134,15 @@ async def _predict_one(
     image: str | Problem,
     leaving: "asyncio.Future[None]",
 ) -> bytes | Problem:
-    settings = service_of(request).settings
+    service = service_of(request)
+    folder, max_bytes = service.settings.label_studio_files, int(service.settings.max_bytes)
     try:
         if isinstance(image, Problem):
             return image
-        data = await asyncio.to_thread(
-            read_task_image, image, settings.label_studio_files, settings.max_bytes
-        )
-        answer = await perform(request, await order_of(hosted, task, data), leaving)
+        with service.buffers.lease() as book:
+            data = await asyncio.to_thread(read_task_image, image, folder, max_bytes)
+            book(len(data))
+            answer = await perform(request, await order_of(hosted, task, data), leaving)
     except Exception as error:
         problem = problem_of(error)
         if problem.status not in _OF_ONE_TASK:

@@ -195,6 +195,18 @@ def test_a_fault_of_the_service_is_one_answer() -> None:
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
 
 
+def test_images_read_from_the_folder_count_as_held(tmp_path: Path) -> None:
+    (tmp_path / "upload").mkdir()
+    (tmp_path / "upload/a.png").write_bytes(FILE)
+    body = tasks("/data/upload/a.png")
+    client = TestClient(tiny_app(label_studio_files=tmp_path, max_bytes=2000, max_buffered_bytes=2000))
+    assert client.post("/predict", json=body).status_code == 200
+    (tmp_path / "upload/a.png").write_bytes(FILE + bytes(1990 - len(FILE)))
+    response = client.post("/predict", json=body)
+    assert (response.status_code, response.json()["code"]) == (503, "too_many_uploads")
+    assert client.app.state.service.buffers.held == 0  # type: ignore[attr-defined]
+
+
 def test_work_for_a_client_that_has_left_is_given_up() -> None:
     engine = FakeEngine()
     engine.gate.clear()
