@@ -126,7 +126,7 @@ def statistics(
     Polygons are outer contours through the centres of the border pixels: holes are filled, and areas of fewer
     than three corners (single pixels, straight lines) have none. The RLE is exact.
     """
-    counts = _pixel_counts(labels, info.classes)
+    counts = pixel_counts(labels, info.classes)
     rles = class_rles(labels) if rle else {}
     entries = []
     for class_id in np.flatnonzero(counts).tolist():
@@ -156,7 +156,7 @@ def outlines(mask: Pixels, left: int = 0, top: int = 0) -> list[list[int]]:
     return [contour.ravel().astype(np.int64).tolist() for contour in contours if len(contour) >= 3]
 
 
-def _pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+def pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
     """(classes,) pixels of each class id; other ids are left out. Several times as fast as `np.bincount`."""
     counts = np.zeros(classes, np.int64)
     rows = max(1, 2**24 // labels.shape[1])  # OpenCV counts in float32, which is exact up to there

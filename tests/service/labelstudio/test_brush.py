@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from service.labelstudio.brush import brush_rle
+from service.labelstudio.brush import brush_rle, mask_of
 
 rows, columns = np.indices((24, 31))
 radius = np.hypot(rows - 12, columns - 15)
@@ -91,3 +91,11 @@ def test_more_runs_than_are_written_at_a_time_read_back() -> None:
     mask = np.random.default_rng(0).random((300, 301)) < 0.5
     assert np.count_nonzero(np.diff(mask.ravel().astype(int))) > 2**15
     assert unpacked(brush_rle(painted(mask))) == np.repeat(painted(mask), 4).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_mask_has_the_pixels_of_its_classes(kind: type) -> None:
+    labels = np.random.default_rng(0).integers(0, 256 if kind is np.uint8 else 300, (40, 50)).astype(kind)
+    mask = mask_of(labels, (3, 200, 255))
+    assert (mask.dtype, mask.shape) == (np.uint8, (40, 50))
+    np.testing.assert_array_equal(mask, painted(np.isin(labels, (3, 200, 255))))
