@@ -16,8 +16,9 @@ SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_every_integer_is_written(kind: type) -> None:
-    values = np.arange(np.iinfo(kind).max + 1, dtype=kind)
+@pytest.mark.parametrize("count", [0, 1, 10, 11, 256, None])
+def test_every_integer_is_written(kind: type, count: int | None) -> None:
+    values = np.arange(np.iinfo(kind).max + 1, dtype=kind)[:count]
     assert json_integers(values) == ",".join(map(str, values.tolist())).encode()
 
 
