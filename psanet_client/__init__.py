@@ -6,8 +6,8 @@
         prediction = client.predict("street.jpg", scales=(0.75, 1, 1.25), flip=True, confidence=True)
         prediction.labels                                                # (H, W) class ids
 
-`AsyncClient` is the same for asyncio and trio. Both ask again where the service says that it is busy, after
-the time that it names, and raise `PSANetError`s that say what to mend.
+`AsyncClient` is the same for asyncio. Both ask again where the service says that it is busy, after the time
+that it names, and raise `PSANetError`s that say what to mend.
 """
 
 from psanet_client.answers import (

@@ -1,4 +1,4 @@
-"""The client for asyncio and trio. Not here: what is asked (`calls.py`), what it means (`client.py`)."""
+"""The client for asyncio. Not here: what is asked (`calls.py`), what it means (`client.py`)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import count

@@ -1,4 +1,4 @@
-"""What the pages tell to run, run: the commands and programs of docs/clients.md and docs/cvat.md."""
+"""What the pages tell to run and to write: docs/clients.md, docs/cvat.md, docs/label-studio.md."""
 
 import os
 import re
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from inference.bundle import read_bundle
+from service.labelstudio.config import read_label_config
+from service.settings import Settings
 from tests.service.fakes import TellingEngine, app_of, encoded, live, telling, three_colors
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +21,7 @@ ADDRESS = "127.0.0.1:8000"
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(
-        rf"^```{language}\n(.*?)^```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S
+        rf"^ *```{language}\n(.*?)^ *```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S
     )
 
 
@@ -46,6 +49,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_there_is_something_to_run() -> None:
     assert (len(PROGRAMS), len(COMMANDS)) == (3, 7)
+
+
+def test_the_labelling_interface_is_one_for_the_bundled_model() -> None:
+    (text,) = blocks("label-studio.md", " *xml")
+    info = read_bundle(ROOT / "models/bundled/psanet18_camvid").info
+    matched = read_label_config(text, Settings()).match(info)
+    names = {label: [info.class_names[each] for each in classes] for label, classes in matched}
+    assert names == {"Road": ["road"], "Car": ["car"], "Green": ["tree"]}
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))

@@ -147,9 +147,13 @@ async def _order_of(hosted: HostedModel, task: TensorTask, body: bytes) -> Order
 
 
 def _model_of(request: Request) -> HostedModel:
-    """The model that the path names. Raises Problem 404, also for a version that there is not."""
+    """The model that the path names.
+
+    Raises Problem 404, also for a version that there is not, and 503 where the models are not known yet.
+    """
     service = service_of(request)
-    service.refuse_unless_open()
+    if not len(service.models):
+        service.refuse_unless_open()
     hosted = service.models.find(request.path_params["model"])
     version = request.path_params.get("version", MODEL_VERSION)
     if version != MODEL_VERSION:

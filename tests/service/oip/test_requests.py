@@ -247,6 +247,9 @@ def test_a_draining_service_is_live_and_not_ready() -> None:
         assert (response.status_code, response.json()["code"]) == (503, "draining")
         assert int(response.headers["retry-after"]) > 0
     assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/models/tiny").status_code == 200
+    labels = {"model": "tiny", "reason": "REJECTED"}
+    assert metric(client, "nv_inference_request_failure", **labels) == 1
 
 
 def test_labels_equal_those_of_segment(client: TestClient) -> None:
