@@ -1,10 +1,10 @@
-"""Arrays of numbers as JSON text and back, several times as fast as by lists of the json module.
+"""Arrays of numbers as JSON text and back, without lists that hold millions of Python's numbers.
 
     json_integers(np.array([3, 4, 255], np.uint8))       b"3,4,255"
     read_bytes(b"[[1, 2, 3]]", (1, 1, 3))                 the array
 
-The labels of 2 megapixels take 0.07 s here and 0.45 by the json module, whose lists would also hold up every
-other request of the process meanwhile.
+Writing the labels of 2 megapixels takes 0.03 s and 0.2 by the json module, their confidence 0.35 and 1.9. Reading
+takes as long as it does there, but in pieces, between which other threads get on.
 """
 
 import json
