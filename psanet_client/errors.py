@@ -82,8 +82,13 @@ def error_of(response: Response, retry_after_s: float | None) -> AnswerError:
         detail,
         request_id=document.get("request_id") or response.headers.get("X-Request-ID"),
         retry_after_s=retry_after_s,
-        errors={each["parameter"]: each["message"] for each in document.get("errors", ())},
+        errors=_messages(document.get("errors")),
     )
+
+
+def _messages(errors: Any) -> dict[str, str]:
+    entries = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+    return {str(each.get("parameter")): str(each.get("message")) for each in entries}
 
 
 def _object(response: Response) -> dict[str, Any]:

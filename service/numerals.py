@@ -3,8 +3,8 @@
     json_integers(np.array([3, 4, 255], np.uint8))       b"3,4,255"
     read_bytes(b"[[1, 2, 3]]", (1, 1, 3))                 the array
 
-Writing the labels of 2 megapixels takes 0.03 s and 0.2 by the json module, their confidence 0.35 and 1.9. Reading
-takes as long as it does there, but in pieces, between which other threads get on.
+Writing the labels of 2 megapixels takes 0.03 s and 0.2 by the json module, their confidence 0.35 and 1.9.
+Reading takes as long as it does there, but in pieces, between which other threads get on.
 """
 
 import json

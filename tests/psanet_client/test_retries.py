@@ -136,6 +136,17 @@ def test_other_answers_are_final(check: Any, waits: list[float], status: int) ->
     assert isinstance(caught.value, FaultError) == (status >= 500)
 
 
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"detail": 3}', b'{"errors": {"a": ["b"]}}', b'{"errors": [3]}', b"\xff"]
+)
+def test_problems_of_other_programs_are_told_as_they_are(content: bytes) -> None:
+    headers = {"Content-Type": "application/problem+json"}
+    with scripted((422, headers, content)) as (url, _), pytest.raises(AnswerError) as caught:
+        sync_check(url, QUICK)
+    assert (caught.value.status, caught.value.code, caught.value.errors) == (422, "unknown", {})
+    assert f"{url}/readyz answers 422" in caught.value.detail
+
+
 def test_nobody_there_is_told_after_the_retries(check: Any, waits: list[float]) -> None:
     with pytest.raises(NoAnswerError):
         check("http://127.0.0.1:1", QUICK)
