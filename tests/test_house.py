@@ -114,6 +114,12 @@ def test_training_and_export_need_no_http() -> None:
     assert not imported & {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
 
 
+def test_the_client_needs_nothing_of_the_house_and_few_libraries() -> None:
+    imported = imported_after(list(module_names("psanet_client")))
+    assert "httpx2" in imported
+    assert not imported & {*PACKAGES[:-1], "torch", "cv2", "PIL", "pydantic", "fastapi", "onnxruntime"}
+
+
 def test_every_dependency_is_pinned_exactly() -> None:
     pyproject = read_pyproject()
     extras = pyproject["project"]["optional-dependencies"]

@@ -226,6 +226,19 @@ def test_a_service_that_drains_is_busy(kind: Callable[..., Any]) -> None:
         client.close()
 
 
+def test_who_has_asked_too_often_is_answered_after_the_time_that_it_takes(kind: Callable[..., Any]) -> None:
+    with live(tiny_app(rate_per_minute=120, rate_burst=1)) as url:
+        client = kind(url)
+        for _ in range(3):
+            assert len(client.models()) == 1
+        client.close()
+        impatient = kind(url, retries=ONCE)
+        with pytest.raises(BusyError) as caught:
+            impatient.models()
+        assert (caught.value.status, caught.value.code) == (429, "rate_limited")
+        impatient.close()
+
+
 def test_a_silent_address_is_told(kind: Callable[..., Any]) -> None:
     client = kind("http://127.0.0.1:1", retries=ONCE)
     with pytest.raises(NoAnswerError, match=r"http://127\.0\.0\.1:1/models gives no answer"):
