@@ -65,8 +65,9 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
             # A missing image is better known now than after the training.
             read_list(root, root / config.data.val_list)
             total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
-            state = build_state(config, processes)
+            # Before the state, which puts random states back: making a teacher draws numbers.
             objective = build_objective(config, pairs, processes.device)
+            state = build_state(config, processes)
             # The loader's workers are made before the monitor has threads and signals are noted.
             batches = training_batches(
                 pairs, config, processes, share=share, start=state.iteration, stop=total

@@ -16,7 +16,7 @@ from torch import nn
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from models.network import TrainingLogits, build_network
-from tests.training.small import SmallNetwork
+from tests.training.small import SmallNetwork, teacher_file
 from training import evaluate as evaluate_module
 from training import setup as training_setup
 from training import train as train_module
@@ -73,6 +73,8 @@ def test_a_training_that_a_signal_stopped_goes_on_as_if_nothing_had_been(
     # An evaluation in between draws random numbers of its own, after the state was saved.
     monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {"mIoU": float(torch.rand(()))})
     settings = ["iterations=4", "ema=0.9", "evaluate_every=2", "model.dropout=0.5"]
+    teacher_file(tmp_path / "teacher.pth")  # made at each start, from random numbers at first
+    settings += [f"teacher={tmp_path}/teacher.pth", "class_balance=0.5"]
     train(tiny(miniature, tmp_path / "whole", *settings))
     config = tiny(miniature, tmp_path / "parts", *settings)
 
