@@ -3,9 +3,9 @@
 A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict` (the
 weights to serve: their moving average where there is one), and beside them what resuming needs: `optimizer`,
 `iteration`, `rng_states` (of each process: dropout draws from them), `training` (the resolved configuration),
-and with an average `raw_state_dict` (the weights that the optimizer moves) and `averaged` (how many went in).
-The place in the data follows from `iteration`. `models/checkpoint.py` reads the first four wherever a model
-is asked for.
+`train_list` (the list's sha256), and with an average `raw_state_dict` (the weights that the optimizer moves)
+and `averaged` (how many went in). The place in the data follows from `iteration`. `models/checkpoint.py`
+reads the first four wherever a model is asked for.
 
     from training.state import TrainingState, load_state, save_state
 """
@@ -34,12 +34,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingState:
-    """What a training changes as it goes: `iteration` counts the optimizer steps taken."""
+    """What a training changes as it goes: `iteration` counts the optimizer steps taken.
+
+    train_list: sha256 of the list that the images are taken from, None where that does not matter.
+    """
 
     network: SceneParser
     optimizer: torch.optim.Optimizer
     iteration: int
     average: AveragedModel | None = None
+    train_list: str | None = None
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -65,6 +69,7 @@ def save_state(
         "iteration": state.iteration,
         "rng_states": [random_state(device)] if rng_states is None else [dict(each) for each in rng_states],
         "training": config.to_dict(),
+        "train_list": state.train_list,
     }
     if state.average is not None:
         content["raw_state_dict"] = content["state_dict"]
@@ -93,6 +98,11 @@ def load_state(
     changed = _schedule_changes(content["training"], config.to_dict())
     if changed:
         raise CheckpointError(f"{path} was begun with other {changed}; give another `out`, or its own values")
+    if content.get("train_list") not in (None, state.train_list):  # older versions did not write it
+        raise CheckpointError(
+            f"{path} was begun with another list than {config.data.train_list} is now; give another "
+            "`out`, or the list as it was"
+        )
     state.network.load_state_dict(content.get("raw_state_dict", content["state_dict"]))
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]

@@ -34,7 +34,7 @@ from training.monitor import Monitor
 from training.numerics import numerics, undisturbed
 from training.objective import build_objective
 from training.optimization import set_learning_rate
-from training.setup import build_model, build_state, share_of
+from training.setup import build_model, build_state, make_folder, share_of
 from training.signals import InterruptedTraining, StopSignals
 from training.state import TrainingState, random_state, save_state
 from training.step import gradients, grouped
@@ -64,6 +64,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
             pairs = read_list(root, root / config.data.train_list)
             # A missing image is better known now than after the training.
             read_list(root, root / config.data.val_list)
+            make_folder(config)
             total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
             # Before the state, which puts random states back: making a teacher draws numbers.
             objective = build_objective(config, pairs, processes.device)

@@ -339,6 +339,22 @@ def test_another_network_or_schedule_is_not_resumed(miniature: Path, tmp_path: P
             train(tiny(miniature, out, "iterations=1", override))
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("way", ["another name", "other content"])
+def test_another_list_is_not_gone_on_with_and_a_copy_is(way: str, miniature: Path, tmp_path: Path) -> None:
+    settings = ["epochs=1", "batch=1", "data.train_list=list/copy.txt"]
+    lines = (miniature / "list/train.txt").read_text()
+    (miniature / "list/copy.txt").write_text(lines)
+    train(tiny(miniature, tmp_path, *settings[:2]))
+    train(tiny(miniature, tmp_path, *settings))
+    if way == "another name":
+        settings[2] = "data.train_list=list/val.txt"
+    else:
+        (miniature / "list/copy.txt").write_text(2 * lines)
+    with pytest.raises(CheckpointError, match=r"was begun with another list than list/\w+\.txt is now"):
+        train(tiny(miniature, tmp_path, *settings))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused(miniature: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="PyTorch finds 0 GPUs here"):
