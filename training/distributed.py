@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from models.config import ConfigError
 
 # Waiting for the first process to evaluate may take hours; one that died is noticed at once all the same.
 _PATIENCE: Final = timedelta(days=2)
+
+
+Item = TypeVar("Item")
 
 
 class ElsewhereError(Exception):
@@ -82,6 +85,15 @@ class Processes:
             raise failure
         if failed:
             raise ElsewhereError(codes[failed[0]])
+
+    def each(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, of which no process gets one more where another fails to make its own."""
+        while True:
+            with self.together():
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
     with (
         open_processes(config.device) as processes,
         numerics(processes.device, deterministic=config.deterministic),
+        ExitStack() as opened,
     ):
         with processes.together():
             share = share_of(config, processes)
@@ -73,13 +74,13 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
             batches = training_batches(
                 pairs, config, processes, share=share, start=state.iteration, stop=total
             )
-            steps = grouped(batches, config.accumulate)
+            steps = grouped(opened.enter_context(closing(batches)), config.accumulate)
             monitor = Monitor(config, start=state.iteration, total=total, speaks=processes.first)
 
         model = build_model(state, config, processes).train()
         logger.info("iteration %d of %d, %s", state.iteration, total, processes.device)
         with closing(monitor), StopSignals() as stop:
-            for parts in steps:
+            for parts in processes.each(steps):
                 lr = set_learning_rate(state.optimizer, config, state.iteration / total)
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = gradients(model, parts, objective, config, processes)
