@@ -14,10 +14,12 @@ import dataclasses
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -30,6 +32,8 @@ from models.network import SceneParser
 from training.config import AugmentConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
+
+_STALE_S: Final = 3600.0
 
 
 @dataclass
@@ -164,6 +168,7 @@ def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> li
 def save_atomically(content: Any, path: Path) -> None:
     """`torch.save` to `path`, whose folder is made: readers see the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leavings(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -175,3 +180,12 @@ def save_atomically(content: Any, path: Path) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove_leavings(path: Path) -> None:
+    """Of saves that were killed, each as large as a checkpoint; young ones may be another process's."""
+    for found in path.parent.iterdir():
+        if found.name.startswith(f".{path.name}."):
+            with suppress(OSError):
+                if time.time() - found.stat().st_mtime > _STALE_S:
+                    found.unlink()

@@ -89,7 +89,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
                     with processes.together():
                         raise FloatingPointError(
                             f"the loss is {loss} at iteration {state.iteration}; lower lr, or bf16=false. "
-                            f"What was saved stands in {config.out}"
+                            f"What was saved before, if anything, stands in {config.out}"
                         )
                 state.optimizer.step()
                 if state.average is not None:

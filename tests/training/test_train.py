@@ -381,6 +381,16 @@ def test_checkpoints_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
+def test_halves_of_saves_that_were_killed_do_not_fill_the_disk(tmp_path: Path) -> None:
+    names = [".checkpoint.pth.old", ".checkpoint.pth.young", ".other.pth.old"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+        if name.endswith("old"):
+            os.utime(tmp_path / name, (0, 0))
+    save_atomically({"value": 1}, tmp_path / "checkpoint.pth")
+    assert {file.name for file in tmp_path.iterdir()} == {*names[1:], "checkpoint.pth"}
+
+
 def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
