@@ -11,6 +11,7 @@ reads the first four wherever a model is asked for.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import tempfile
@@ -95,13 +96,14 @@ def load_state(
     missing = [key for key in needed if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
-    if not _same_network(content["config"], state.network.config):
-        raise CheckpointError(
-            f"{path} is of another network than the configuration's; give another `out`, or its own values"
-        )
-    changed = _schedule_changes(content["training"], config.to_dict())
+    changed = [
+        *_network_changes(content["config"], state.network.config),
+        *_schedule_changes(content["training"], config.to_dict()),
+    ]
     if changed:
-        raise CheckpointError(f"{path} was begun with other {changed}; give another `out`, or its own values")
+        raise CheckpointError(
+            f"{path} was begun with {' '.join(changed)}: give another `out`, or these values again"
+        )
     if content.get("train_list") not in (None, state.train_list):  # older versions did not write it
         raise CheckpointError(
             f"{path} was begun with another list than {config.data.train_list} is now; give another "
@@ -143,12 +145,13 @@ def _load_random_state(content: Mapping[str, Any], device: torch.device, rank: i
         torch.cuda.set_rng_state(states[rank]["cuda"], device)
 
 
-def _same_network(before: Mapping[str, Any], now: ModelConfig) -> bool:
+def _network_changes(recorded: Mapping[str, Any], now: ModelConfig) -> list[str]:
     """Keys that an older version did not write have their defaults."""
     try:
-        return ModelConfig.from_dict(before) == now
+        before = ModelConfig.from_dict(recorded).to_dict()
     except ConfigError:
-        return False
+        return ["a network that this version does not know"]
+    return _changes(before, now.to_dict(), "model.")
 
 
 def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -156,13 +159,22 @@ def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
     Keys that an older version did not write have their defaults.
     """
-    schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
+    schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed")
     loss = ("aux_weight", "class_balance", "teacher", "distill_weight")
     rest = ("momentum", "weight_decay")  # the optimizer's state would bring the old ones back
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
     before = {**defaults, **recorded}
-    before["augment"] = {**dataclasses.asdict(AugmentConfig()), **(recorded.get("augment") or {})}
-    return [key for key in (*schedule, *loss, *rest) if before[key] != now[key]]
+    augment = {**dataclasses.asdict(AugmentConfig()), **(recorded.get("augment") or {})}
+    return [
+        *_changes(before, {key: now[key] for key in (*schedule, *loss, *rest)}, ""),
+        *_changes(augment, now["augment"], "augment."),
+    ]
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
+    """What was otherwise, as one would give it: `lr=0.01`."""
+    values = {key: list(item) if isinstance(item, tuple) else item for key, item in before.items()}
+    return [f"{prefix}{key}={json.dumps(values[key])}" for key, item in now.items() if values[key] != item]
 
 
 def save_atomically(content: Any, path: Path) -> None:

@@ -331,9 +331,10 @@ def test_another_network_or_schedule_is_not_resumed(miniature: Path, tmp_path: P
     out = tmp_path / "out"
     train(tiny(miniature, out, "iterations=1"))
     for override, says in (
-        ("model.context=none", "another network"),
-        ("lr=0.5", r"other \['lr'\]"),
-        ("momentum=0.5", r"other \['momentum'\]"),
+        ("model.context=none", 'begun with model.context="psa": give another `out`, or these'),
+        ("lr=0.5", "begun with lr=0.01:"),
+        ("momentum=0.5", "begun with momentum=0.9:"),
+        ("augment.scale=[0.5, 1]", r"begun with augment.scale=\[0.5, 2.0\]:"),
     ):
         with pytest.raises(CheckpointError, match=says):
             train(tiny(miniature, out, "iterations=1", override))
