@@ -125,7 +125,10 @@ def open_processes(device: str) -> Iterator[Processes]:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name, for auto the GPU if there is one; ConfigError for a GPU that is not there."""
-    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError as error:
+        raise ConfigError(f"device is auto, cpu, cuda or cuda:N, not {name!r}") from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"PyTorch finds {count} GPUs here, so device {name} cannot be used: device=cpu can")

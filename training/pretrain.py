@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=5e-5)
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if not (args.data / "val.npz").is_file() or not list(args.data.glob("train-*.npz")):

@@ -118,6 +118,7 @@ def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str)
     ("arguments", "says"),
     [
         (["--epochs", "0"], "argument --epochs: takes 1 or more, not '0'"),
+        (["--device", "gpu"], "device is auto, cpu, cuda or cuda:N, not 'gpu'"),
         (["--batch", "9"], "--batch 9 is more than the 8 images"),
         (["--batch", "2", "--lr", "1e9"], "lower --lr"),
         (["--out", "{folder}/val.npz/below/x.pth"], "val.npz/below"),
