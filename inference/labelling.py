@@ -233,4 +233,5 @@ def _content(kind: str, job: Job, labelled: _Labelled, info: ModelInfo, options:
             "engine": round(prediction.engine_s * 1000, 1),
         },
     }
-    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    # Bytes of a file's name that are no text: Python's escape for them is JSON's, too.
+    return json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"

@@ -66,9 +66,9 @@ def run_published(
     like = arrays_of(engine)
     if is_numpy_array(like):
         return HostRun(info, engine, plan, image, check).result()
-    from inference.device.run import DeviceRun
+    from inference.device.run import run_on_device
 
-    return DeviceRun(info, engine, plan, image, check, like).result()
+    return run_on_device(info, engine, plan, image, check, like)
 
 
 def _place(engine: Engine, classes: int) -> dict[str, Any]:

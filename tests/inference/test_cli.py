@@ -110,6 +110,17 @@ def test_every_output(
     assert document["timings_ms"]["infer"] >= document["timings_ms"]["engine"] >= 0
 
 
+def test_names_that_are_no_text_are_taken_and_told(
+    engine: BrightnessEngine, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(bytes(photos / "é") + b"\xff.png"))
+    (photos / "0.png").rename(odd)
+    status, summary, _ = run(capsys, odd, "--out", tmp_path / "out", "--output", "labels,json")
+    assert (status, summary["written"]) == (0, 1)
+    document = json.loads((tmp_path / "out/json" / f"{odd.stem}.json").read_bytes())
+    assert document["file"] == str(odd)
+
+
 def test_on_a_gpu_predictions_overlap_and_results_are_the_same(
     engine: BrightnessEngine,
     photos: Path,
