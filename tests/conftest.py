@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 
 import torch
 
@@ -12,7 +13,13 @@ def pytest_configure() -> None:
 
     PyTorch computes on one thread: tests' networks are tiny, their sums are then alike everywhere, and on a
     machine that others use too its threads wait for one another, half a second of one test being sixteen.
+    On such a machine hypothesis' deadline of 200 ms an example, too, fails tests of nothing.
     """
+    with suppress(ModuleNotFoundError):  # machines with a GPU run tests that do without
+        import hypothesis
+
+        hypothesis.settings.register_profile("suite", deadline=None)
+        hypothesis.settings.load_profile("suite")
     torch.set_num_threads(1)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
