@@ -120,10 +120,10 @@ class Axis:
         )
 
     def widest_support(self, length: int) -> int:
-        """Upper bound of the support's length, over all image intervals of `length`."""
+        """Upper bound of the support's length, over all image intervals of `length`; at most 1 too many."""
         if self.same:
             return min(length, self.scaled)
-        return min(math.ceil(length * self.scaled / self.image) + 2, self.scaled)
+        return min((length - 1) * self.scaled // self.image + 3, self.scaled)
 
     @property
     def same(self) -> bool:
