@@ -14,9 +14,9 @@ _EXAMPLE: Final[dict[str, Any]] = {
         {
             "x": 240,
             "y": 120,
-            "position": [9, 7],
-            "window": [119.0, 0.0, 241.0, 241.0],
-            "cells": [111.5, -7.5, 256.0, 256.0],
+            "position": [8, 15],
+            "window": [0.0, 0.0, 480.0, 360.0],
+            "cells": [-7.5, -11.5, 496.0, 384.0],
             "collect": _HEAT_EXAMPLE,
             "distribute": _HEAT_EXAMPLE,
         }

@@ -18,7 +18,7 @@ MODELS_EXAMPLE: Final = [
             {"id": 0, "name": "sky", "color": [128, 128, 128]},
             {"id": 1, "name": "building", "color": [128, 0, 0]},
         ],
-        "crop": [241, 241],
+        "crop": [369, 481],
         "base_size": 480,
         "base_short": None,
         "test_mode": "sliding",

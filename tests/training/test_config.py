@@ -22,6 +22,13 @@ def test_the_long_training_goes_on_top_of_the_short_ones() -> None:
     assert (config.model.depth, config.data.on_device, config.compile) == (50, True, True)
 
 
+def test_a_finish_goes_on_top_of_the_long_training() -> None:
+    files = [CAMVID, "training/configs/long/camvid.yaml", "training/configs/long/finish.yaml"]
+    config = read_config(files, ["start=long.pth"])
+    assert (config.iterations, config.epochs, config.batch, config.lr) == (600, None, 4, 0.002)
+    assert (config.model.aux, config.compile, config.class_balance, config.teacher) == (False, False, 0.3, None)
+
+
 @pytest.mark.parametrize(
     ("name", "iterations", "crop", "rotates"),
     [("ade20k", 150_000, 465, True), ("voc2012", 30_000, 465, True), ("cityscapes", 90_000, 705, False)],
