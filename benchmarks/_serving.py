@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 from _common import photograph
@@ -33,14 +34,21 @@ class Running:
 
 
 @contextmanager
-def serving(root: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """The service of the checkout at `root`, until the block ends."""
+def serving(
+    root: Path = ROOT,
+    variables: Mapping[str, str] | None = None,
+    *,
+    command: Sequence[str] = (sys.executable, "-m", "service"),
+    **options: Any,
+) -> Iterator[Running]:
+    """The service of the checkout at `root`, until the block ends. command: another that starts one; options:
+    of its Popen."""
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(root), "PSANET_PORT": str(port), **(variables or {})}
     environment.setdefault("PSANET_LOG_LEVEL", "warning")
     started = time.perf_counter()
-    command = [sys.executable, "-m", "service"]
-    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL)
+    options.setdefault("stdout", subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=root, env=environment, **options)
     try:
         wait_until_ready(port, process)
         yield Running(process, port, time.perf_counter() - started)
