@@ -17,6 +17,7 @@ from typing import Any
 import _paths  # noqa: F401
 import numpy as np
 from _serving import Running, jpeg_of, serving
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.bundles import write_moody_bundle
 from tests.service.fakes import encoded, three_colors
@@ -74,7 +75,7 @@ class Checks:
 class Target:
     """A service to break."""
 
-    def __init__(self, running: Running, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, running: Running, pool: ThreadPoolExecutor | None = None) -> None:
         self.process, self.port, self._pool = running.process, running.port, pool
 
     @property
@@ -109,6 +110,7 @@ class Target:
 
     def asking(self, content: bytes = PLAIN, query: str = "") -> "Future[Answer]":
         """The same in a thread."""
+        assert self._pool is not None
         return self._pool.submit(self.ask, content, query)
 
     def get(self, path: str) -> int:
@@ -124,10 +126,19 @@ class Target:
 
     def metric(self, name: str, **labels: str) -> float:
         """One number of /metrics."""
+        return metric_of(self._metrics(), name, **labels)
+
+    def metric_sum(self, name: str, **labels: str) -> float:
+        """The sum of all that have these labels."""
+        families = text_string_to_metric_families(self._metrics())
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(each.value for each in samples if labels.items() <= each.labels.items())
+
+    def _metrics(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/metrics")
-            return metric_of(connection.getresponse().read().decode(), name, **labels)
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
 

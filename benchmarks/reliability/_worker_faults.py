@@ -109,8 +109,8 @@ def engine_out_of_memory(folder: Path) -> Outcome:
 
 
 def worker_out_of_memory(_: Path) -> Outcome:
-    """A worker that gets no more memory at all: decoding, planning or the engine may be what fails, or a thread
-    that cannot start, for which CPython waits for ever: then the deadline ends the request, and the worker."""
+    """A worker that gets no more memory at all: decoding or the engine may be what fails, or the start of a
+    thread, for which CPython waits for ever: then the deadline ends the request, and the worker."""
     checks, seen = Checks(), set()
     picture = panorama()
     with target("psanet18_camvid", PSANET_DEADLINE_S="5", PSANET_CALL_TIMEOUT_S="5") as service:
