@@ -9,7 +9,7 @@ to wait, by its default deadline and by a short one; who is refused asks again a
 `litserve`: the interpreter of an environment with litserve and what this project's predictor needs
 (onnxruntime, numpy, opencv-python-headless, pillow, pycocotools, array-api-compat, tqdm); the same predictor
 is then served by LitServe too, and measured in turn, one worker beside one, two beside two. Without it that
-part is left out. About five minutes with both. Prints one JSON line last; exits with 1 where a target is missed.
+part is left out. About five minutes with both. Prints one JSON line last; exits with 1 for a missed target.
 """
 
 import argparse
