@@ -130,9 +130,18 @@ class Target:
 
     def metric_sum(self, name: str, **labels: str) -> float:
         """The sum of all that have these labels."""
+        return sum(each.value for each in self._samples(name) if labels.items() <= each.labels.items())
+
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """Sums by the values of a label."""
+        sums: dict[str, float] = {}
+        for sample in self._samples(name):
+            sums[sample.labels[label]] = sums.get(sample.labels[label], 0.0) + sample.value
+        return sums
+
+    def _samples(self, name: str) -> list[Any]:
         families = text_string_to_metric_families(self._metrics())
-        samples = (sample for family in families for sample in family.samples if sample.name == name)
-        return sum(each.value for each in samples if labels.items() <= each.labels.items())
+        return [sample for family in families for sample in family.samples if sample.name == name]
 
     def _metrics(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

@@ -21,7 +21,7 @@ LIMITS = {
     "PSANET_MAX_BUFFERED_BYTES": "200000",
     "PSANET_MAX_PIXELS": "250000",
     "PSANET_MAX_SCALES": "3",
-    "PSANET_QUEUE_SIZE": "2",
+    "PSANET_QUEUE_SIZE": "4",
     "PSANET_RECEIVE_TIMEOUT_S": "1",
     "PSANET_CONNECTION_TIMEOUT_S": "2",
     "PSANET_RATE_PER_MINUTE": "600",
@@ -56,7 +56,7 @@ class Traffic:
             "bad parameter": (0.05, self._ask_nonsense, {422, 404, 503}),
             "too many bytes": (0.03, self._send_too_much, {413, 503}),
             "too many bytes, chunked": (0.01, self._send_too_much_chunked, {413, 503, LEFT}),
-            "too many pixels": (0.03, lambda port, rng: post(port, self._many_pixels), {422, 503}),
+            "too many pixels": (0.03, self._send_many_pixels, {422, 503}),
             "no HTTP": (0.01, self._say_nonsense, {400, LEFT}),
             "greedy": (0.05, self._ask_greedily, busy | {429}),
             "abandoned upload": (0.03, self._leave_while_sending, {LEFT}),
@@ -99,6 +99,9 @@ class Traffic:
             "?flip=2",
         )
         return post(port, self._valid[0], rng.choice(queries), client=_address(rng))
+
+    def _send_many_pixels(self, port: int, rng: random.Random) -> int:
+        return post(port, self._many_pixels, client=_address(rng))
 
     def _send_too_much(self, port: int, rng: random.Random) -> int:
         return post(port, bytes(250_000), client=_address(rng))

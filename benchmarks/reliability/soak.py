@@ -4,7 +4,7 @@
 
 Valid and broken images, forms, nonsense, everything over a limit, uploads that stop, clients that leave
 (`_traffic.py`), from twelve clients at once, at a tiny network, so that the service and not the network is
-what works. After every tenth of the requests it is left alone for some seconds, and its memory, descriptors and
+what works. After each tenth of the requests it is left alone for some seconds, and memory, descriptors and
 threads are counted, those of its worker too. Held against: no 5xx but 503 with Retry-After; no status that a
 kind of request must not get; memory after the first three tenths grows by less than 3%; descriptors and
 threads do not grow. The control: a service that leaks on purpose (`_leaking.py`) has to fail the same test.
@@ -131,7 +131,7 @@ def traffic(port: int, requests: int, seed: int, statuses: dict[str, Counter[int
 
     def client(number: int) -> None:
         rng = random.Random(f"{seed} {number}")
-        for _ in range(requests // CLIENTS):
+        for _ in range(-(-requests // CLIENTS)):
             (name,) = rng.choices(names, weights)
             try:
                 status = kinds[name][1](port, rng)
