@@ -98,6 +98,11 @@ def decode_image(
     try:
         image = _PLUGINS[header.format](io.BytesIO(container.body))
         check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
+        if image.size != (header.width, header.height):  # what was planned by the header would not hold
+            raise UndecodableImageError(
+                f"the {header.format} file says in one place that it is {header.width}x{header.height} pixels, "
+                f"and in another {image.width}x{image.height}: save it anew"
+            )
         image.load()
         return _upright_rgb(image, header, container.profile if profiles else b"")
     except ImageError:

@@ -3,11 +3,11 @@
     python benchmarks/reliability/fuzz.py [--files 50000] [--schemathesis VENV/bin/st] [--minutes 10]
 
 Files: JPEG, PNG, WebP, TIFF and BMP of many kinds, changed at random (`tests/inference/mutated.py`), are
-identified and decoded in a process whose memory is capped (RLIMIT_AS). It may raise an `ImageError` and nothing
-else, may not end, and may not be at one file for longer than ten seconds. A file that breaks that is kept with
---keep. Requests: schemathesis makes them from the OpenAPI document of a running service; no answer may be a
-5xx but the asked-for 503, none may take longer than ten seconds, no worker may be lost. Without --schemathesis
-that part is left out. About five minutes. Prints one JSON line last; exits with 1 for anything found.
+identified and decoded in a process whose memory is capped (RLIMIT_AS). It may raise an `ImageError` and
+nothing else, may not end, and may not be at one file for longer than ten seconds. A file that breaks that is
+kept with --keep. Requests: schemathesis makes them from the OpenAPI document of a running service; no answer
+may be a 5xx but the asked-for 503, none may take longer than ten seconds, no worker may be lost. Without
+--schemathesis that part is left out. A few minutes. Prints one JSON line last; exits with 1 for a finding.
 """
 
 import argparse
@@ -160,6 +160,7 @@ def fuzz_requests(args: argparse.Namespace) -> dict[str, Any]:
             f"{count:.0f} times {code}" for code, count in statuses.items() if code >= "500" and code != "503"
         ]
         found += [] if done.returncode == 0 else [f"schemathesis ended with {done.returncode}"]
+        problems = service.by_label("psanet_problems_total", "code")
         lost = service.metric_sum("psanet_worker_restarts_total")
         found += [f"{lost:.0f} workers were lost"] if lost else []
         found += [] if service.ask().status == 200 else ["afterwards an image was not segmented"]
@@ -171,6 +172,7 @@ def fuzz_requests(args: argparse.Namespace) -> dict[str, Any]:
         "requests": int(sum(statuses.values())),
         "seconds": round(seconds),
         "statuses": {code: int(count) for code, count in sorted(statuses.items())},
+        "problems": {code: int(count) for code, count in sorted(problems.items())},
         "found": found,
     }
 
