@@ -1,11 +1,12 @@
-"""CamVid's validation images through HTTP, the command line and the evaluator: the same labels, the same mIoU.
+"""CamVid's validation images through HTTP, the command line and the evaluator: same labels, same mIoU.
 
     python benchmarks/reliability/parity.py --data-root data/camvid [--images 50] [--model psanet18_camvid]
 
 Labels of `POST /segment` have to equal those of `python -m inference` in every pixel, asked from four clients
 at once, so that windows of different images share calls; and the mIoU counted from what came through HTTP has
-to equal that which `python -m training.evaluate` prints for the same images, without and with scales and mirror
-image. Few minutes. Prints one JSON line last; exits with 1 where anything differs.
+to equal that which `python -m training.evaluate` prints for the same images, to its five digits. The first
+`--scaled` images also with three scales and the mirror image. Some minutes. Prints one JSON line last; exits
+with 1 where anything differs.
 """
 
 import argparse
@@ -27,9 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.metrics import ConfusionMatrix
+from inference.pairs import read_label, read_list
 
 CLIENTS = 4
-PROTOCOLS = {"single scale": ("1", False), "three scales, mirrored": ("0.75,1,1.25", True)}
+DIGITS = 5
+"""Of the evaluator's figures."""
 
 
 def main() -> int:
@@ -39,39 +42,43 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, required=True, help="a folder as training.prepare makes it")
     parser.add_argument("--list", type=Path, help="image and label a line; default: DATA_ROOT/list/val.txt")
     parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--scaled", type=int, default=10, help="of them, with scales and mirror image too")
     parser.add_argument("--model", default="psanet18_camvid", help="a bundle or a bundled name")
     args = parser.parse_args()
     listing = args.list or args.data_root / "list" / "val.txt"
-    pairs = [line.split()[:2] for line in listing.read_text().splitlines() if line.strip()][: args.images]
+    pairs = read_list(args.data_root, listing)
     figures = {}
-    for name, (scales, flip) in PROTOCOLS.items():
-        figures[name] = compare(args, listing, pairs, scales, flip)
+    for name, count, scales, flip in (
+        ("single scale", args.images, "1", False),
+        ("three scales, mirrored", args.scaled, "0.75,1,1.25", True),
+    ):
+        figures[name] = compare(args, listing, pairs[:count], scales, flip)
         print(f"{name}: {json.dumps(figures[name])}", flush=True)
     met = all(
         each["differing_pixels"] == 0 and each["miou_http"] == each["miou_evaluator"]
         for each in figures.values()
     )
-    report(benchmark="parity", model=args.model, images=len(pairs), figures=figures, met=met)
+    report(benchmark="parity", model=args.model, figures=figures, met=met)
     return 0 if met else 1
 
 
 def compare(
-    args: argparse.Namespace, listing: Path, pairs: list[list[str]], scales: str, flip: bool
+    args: argparse.Namespace, listing: Path, pairs: list[tuple[Path, Path]], scales: str, flip: bool
 ) -> dict[str, Any]:
     """What differs by one protocol."""
-    images = [args.data_root / image for image, _ in pairs]
+    images = [image for image, _ in pairs]
     through_http, classes = ask(args.model, images, scales, flip)
     by_command = label(args.model, images, scales, flip)
     matrix, differing = ConfusionMatrix(classes), 0
     for ours, theirs, (_, truth) in zip(through_http, by_command, pairs, strict=True):
         differing += int((ours != theirs).sum())
-        matrix.update(ours, _pixels((args.data_root / truth).read_bytes()))
+        matrix.update(ours, read_label(truth))
     return {
         "images": len(pairs),
         "pixels": sum(labels.size for labels in through_http),
         "differing_pixels": differing,
-        "miou_http": round(matrix.mIoU, 6),
-        "miou_evaluator": round(evaluate(args, listing, scales, flip), 6),
+        "miou_http": round(matrix.mIoU, DIGITS),
+        "miou_evaluator": evaluate(args, listing, len(pairs), scales, flip),
     }
 
 
@@ -82,9 +89,7 @@ def ask(model: str, images: list[Path], scales: str, flip: bool) -> tuple[list[N
         def one(image: Path) -> NDArray[Any]:
             connection = HTTPConnection("127.0.0.1", running.port, timeout=300)
             query = f"/segment?scales={scales}&flip={str(flip).lower()}"
-            connection.request(
-                "POST", query, image.read_bytes(), {"Content-Type": "application/octet-stream"}
-            )
+            connection.request("POST", query, image.read_bytes(), {"Content-Type": "image/jpeg"})
             response = connection.getresponse()
             content = response.read()
             connection.close()
@@ -108,10 +113,10 @@ def label(model: str, images: list[Path], scales: str, flip: bool) -> list[NDArr
         return [_pixels((Path(folder) / "labels" / f"{image.stem}.png").read_bytes()) for image in images]
 
 
-def evaluate(args: argparse.Namespace, listing: Path, scales: str, flip: bool) -> float:
-    """The evaluator's mIoU of the same images."""
+def evaluate(args: argparse.Namespace, listing: Path, count: int, scales: str, flip: bool) -> float:
+    """The evaluator's mIoU of the first images."""
     words = ["--model", args.model, "--data-root", str(args.data_root), "--list", str(listing)]
-    words += ["--limit", str(args.images), "--scales", scales, *([] if flip else ["--no-flip"])]
+    words += ["--limit", str(count), "--scales", scales, *([] if flip else ["--no-flip"])]
     return float(json.loads(_command("training.evaluate", *words).splitlines()[-1])["mIoU"])
 
 
