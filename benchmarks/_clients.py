@@ -57,10 +57,20 @@ class Load:
         """Requests that were sent."""
         return self.statuses.total() + self.unanswered
 
+    @property
+    def per_s(self) -> float:
+        """Answers with 200 in a second."""
+        return len(self.seconds) / self.busy_s
+
+    def add(self, other: "Load") -> None:
+        """Count what came back in another round too."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def summary(self) -> dict[str, object]:
         """Answers a second, percentiles in milliseconds."""
         return {
-            "per_s": round(len(self.seconds) / self.busy_s, 2),
+            "per_s": round(self.per_s, 2),
             "p50_ms": percentile_ms(self.seconds, 0.5),
             "p95_ms": percentile_ms(self.seconds, 0.95),
             "p99_ms": percentile_ms(self.seconds, 0.99),

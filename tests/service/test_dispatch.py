@@ -217,7 +217,7 @@ def test_what_could_not_be_done_before_its_deadline_is_refused_with_the_measured
         waiting = [await asked(dispatcher, 10) for _ in range(3)]
         assert 1.2 < dispatcher.wait_s < 2.5
         dispatcher.refuse_when_full("tiny", 1)
-        with pytest.raises(Problem, match=r"take about .* s, and 3 s are allowed") as refusal:
+        with pytest.raises(Problem, match=r"take about .* of the 3 s allowed") as refusal:
             dispatcher.refuse_when_full("tiny", 40)
         assert refusal.value.headers["Retry-After"] in ("2", "3")
         dispatcher.give_up_all()

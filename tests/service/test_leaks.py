@@ -1,4 +1,4 @@
-"""Some hundred requests of every kind leave nothing behind; twenty thousand: benchmarks/reliability/soak.py."""
+"""Some hundred requests of every kind leave nothing behind; twenty thousand: benchmarks/reliability."""
 
 import contextlib
 import random
@@ -30,21 +30,16 @@ def held(service: Process) -> tuple[int, int]:
 
 
 def ask_in_every_way(url: str, count: int) -> None:
-    """Valid, broken, too large, nonsense; and clients that leave while they send, or before they are answered."""
+    """Valid, broken, too large, nonsense; clients that leave while they send, or before they are answered."""
     rng, parts = random.Random(0), urlsplit(url)
     place = (parts.hostname or "", parts.port or 0)
     with httpx2.Client(timeout=30) as client:
         for _ in range(count):
             broken = FILE[: rng.randrange(len(FILE))]
-            for content, query in (
-                (FILE, ""),
-                (FILE, "?flip=true"),
-                (broken, ""),
-                (bytes(30_000), ""),
-                (FILE, "?a=1"),
-            ):
-                status = client.post(f"{url}/segment{query}", content=content).status_code
+            for content in (FILE, broken, bytes(30_000)):
+                status = client.post(f"{url}/segment?flip=true", content=content).status_code
                 assert status in (200, 400, 413, 415, 422), status
+            assert client.post(f"{url}/segment?what=1", content=FILE).status_code == 422
             for sent in (FILE[:50], FILE):
                 with contextlib.closing(socket.create_connection(place)) as connection:
                     connection.sendall(HEAD % len(FILE) + sent)
