@@ -116,7 +116,7 @@ def tasks(hw: tuple[int, int]) -> dict[str, tuple[Callable[[Any], Any], Ways]]:
         "pixels of each class": (
             np.asarray,
             {
-                "ours": lambda: render._pixel_counts(labels, 19),
+                "ours": lambda: render.pixel_counts(labels, 19),
                 "bincount": lambda: np.bincount(labels.ravel(), minlength=19),
             },
         ),

@@ -263,6 +263,7 @@ def clock(runs: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict
     times: dict[str, dict[str, list[float]]] = {
         kind: {side: [] for side in runs} for kind in ("called", "busy")
     }
+    repeats = max(1, repeats // 3)
     for _ in range(3):
         for side, run in runs.items():
             for kind in times:
@@ -272,11 +273,11 @@ def clock(runs: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict
                     torch.cuda._sleep(40_000_000)
                 start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
                 start.record()
-                for _ in range(repeats // 3):
+                for _ in range(repeats):
                     run()
                 end.record()
                 end.synchronize()
-                times[kind][side].append(start.elapsed_time(end) / 1000 / (repeats // 3))
+                times[kind][side].append(start.elapsed_time(end) / 1000 / repeats)
     return {kind: {side: sorted(of)[1] for side, of in sides.items()} for kind, sides in times.items()}
 
 

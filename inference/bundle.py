@@ -9,6 +9,7 @@ later and have defaults), and no other.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -233,10 +234,10 @@ def resolve_model(model: str | Path) -> Bundle | Path:
     What lies at that path goes first; only a text without a path separator can be a bundled model's name.
     Raises ModelNotFoundError, which says what there is, and BundleError for a folder that is no bundle.
     """
-    path = Path(model).expanduser()
-    if path.is_dir() and str(model):
+    path = Path(os.path.expanduser(model))  # unlike pathlib's, leaves the name of nobody's home alone
+    if os.path.isdir(path) and str(model):  # nor do these mind a name that is too long
         return read_bundle(path)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.name in (MODEL_JSON, MODEL_ONNX) or path.suffix == ".onnx":
             raise BundleError(f"{path} is one file of a bundle: name its folder, {path.parent}")
         return path

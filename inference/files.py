@@ -45,7 +45,7 @@ def plan_jobs(
     """
     jobs: list[Job] = []
     seen: set[str] = set()
-    own = {os.path.abspath(out / kind) for kind in suffixes}
+    own = {os.path.realpath(out / kind) for kind in suffixes}
     for source, stem in _sources(inputs, recursive, own):
         if (identity := os.path.realpath(source)) not in seen:
             seen.add(identity)
@@ -59,7 +59,12 @@ def _sources(inputs: Sequence[str], recursive: bool, own: set[str]) -> Iterator[
     for text in inputs:
         for path in _expanded(text):
             if path.is_dir():
-                found = sorted(_below(path, own)) if recursive else _directly_in(path)
+                try:
+                    found = sorted(_below(path, own)) if recursive else _directly_in(path)
+                except OSError as error:
+                    raise ParameterError(
+                        f"the folder {path} cannot be read ({error.strerror}): name one that can"
+                    ) from error
                 if not found:
                     hint = "" if recursive else ", or add --recursive for those in its sub-folders"
                     raise ParameterError(f"the folder {path} holds no image: name one that does{hint}")
@@ -71,8 +76,8 @@ def _sources(inputs: Sequence[str], recursive: bool, own: set[str]) -> Iterator[
 
 def _expanded(text: str) -> list[Path]:
     """What a shell would make of it, for patterns that came quoted."""
-    path = Path(text).expanduser()
-    if text and path.exists():
+    path = Path(os.path.expanduser(text))  # unlike pathlib's, leaves a file of the name "~a.jpg" alone
+    if text and os.path.exists(path):  # nor does this one mind a name that is too long
         return [path]
     if not glob.has_magic(text):
         raise ParameterError(
@@ -95,7 +100,7 @@ def _below(folder: Path, own: set[str]) -> Iterator[str]:
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and os.path.abspath(os.path.join(parent, name)) not in own
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in own
         ]
         for name in filter(_is_image, names):
             yield os.path.relpath(os.path.join(parent, name), folder)
@@ -107,10 +112,11 @@ def _is_image(name: str) -> bool:
 
 def _refuse_clashes(jobs: Iterable[Job]) -> None:
     owner: dict[str, Path] = {}
-    sources = {os.path.abspath(job.source): job.source for job in jobs}
+    # An image that is a link is read where it points to: neither it nor that may be written over.
+    sources = {place for job in jobs for place in (_entry(job.source), os.path.realpath(job.source))}
     for job in jobs:
         for target in job.targets.values():
-            key = os.path.abspath(target)
+            key = _entry(target)
             if key in sources:
                 raise ParameterError(
                     f"{target} is both an image to read and a file to write: choose another --out"
@@ -121,6 +127,11 @@ def _refuse_clashes(jobs: Iterable[Job]) -> None:
                     "different --out folders, rename one, or name their common folder with --recursive"
                 )
             owner[key] = job.source
+
+
+def _entry(path: Path) -> str:
+    """The entry of a folder that a file of that path is, whatever links lead to the folder."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

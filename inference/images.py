@@ -146,7 +146,8 @@ def _upright_rgb(image: ImageFile.ImageFile, header: ImageHeader, profile: bytes
         )
     image.info.pop("transparency", None)  # Pillow would warn of what we drop anyway
     if profile and picture.mode not in ("RGB", "CMYK", "L"):
-        picture = picture.convert("RGB")
+        # Alpha is dropped, and a profile of grey stays one of grey.
+        picture = picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")
     picture = to_srgb(picture, profile)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")

@@ -185,7 +185,7 @@ def _predict(predictor: Predictor, decoding: Future[Image], options: Options) ->
 def _settle(writing: deque[tuple[Job, Future[None]]], limit: int, summary: Summary, bar: _Bar) -> None:
     """Wait until at most `limit` images are being written."""
     while len(writing) > limit:
-        job, written = writing.popleft()
+        job, written = writing[0]
         try:
             written.result()
         except InferenceError as error:  # a format that cannot hold so large an image
@@ -193,6 +193,7 @@ def _settle(writing: deque[tuple[Job, Future[None]]], limit: int, summary: Summa
         else:
             summary.written += 1
             bar.update()
+        writing.popleft()  # only now: a wait that is cut short leaves it to be counted
 
 
 def _report(job: Job, error: Exception, summary: Summary, bar: _Bar) -> None:
@@ -232,4 +233,5 @@ def _content(kind: str, job: Job, labelled: _Labelled, info: ModelInfo, options:
             "engine": round(prediction.engine_s * 1000, 1),
         },
     }
-    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    # Bytes of a file's name that are no text: Python's escape for them is JSON's, too.
+    return json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"

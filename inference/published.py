@@ -66,9 +66,9 @@ def run_published(
     like = arrays_of(engine)
     if is_numpy_array(like):
         return HostRun(info, engine, plan, image, check).result()
-    from inference.device.run import DeviceRun
+    from inference.device.run import run_on_device
 
-    return DeviceRun(info, engine, plan, image, check, like).result()
+    return run_on_device(info, engine, plan, image, check, like)
 
 
 def _place(engine: Engine, classes: int) -> dict[str, Any]:
@@ -123,12 +123,11 @@ class HostRun:
             if mirrored and index:
                 self._pixels[index] = self._pixels[index - 1, :, :, ::-1]
                 continue
-            self._cutter.cut(scale, row, column, self._pixels[index])
-            if mirrored:
-                self._pixels[index] = self._pixels[index, :, :, ::-1].copy()
-        pixels = self._engine.to_device(self._pixels[: len(views)])
+            pixels = self._pixels[index]
+            self._cutter.cut(scale, row, column, pixels[:, :, ::-1] if mirrored else pixels)
+        given = self._engine.to_device(self._pixels[: len(views)])
         with self._clock:
-            logits = self._engine.infer(pixels)
+            logits = self._engine.infer(given)
         self._windows += len(views)
         self._logits.keep(views, logits)
 

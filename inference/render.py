@@ -126,7 +126,7 @@ def statistics(
     Polygons are outer contours through the centres of the border pixels: holes are filled, and areas of fewer
     than three corners (single pixels, straight lines) have none. The RLE is exact.
     """
-    counts = _pixel_counts(labels, info.classes)
+    counts = pixel_counts(labels, info.classes)
     rles = class_rles(labels) if rle else {}
     entries = []
     for class_id in np.flatnonzero(counts).tolist():
@@ -140,12 +140,23 @@ def statistics(
         if rle:
             entry["rle"] = rles[class_id]
         if polygons:
-            entry["polygons"] = _polygons(labels, class_id)
+            entry["polygons"] = outlines((labels == class_id).view(np.uint8))
         entries.append(entry)
     return entries
 
 
-def _pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+def outlines(mask: Pixels, left: int = 0, top: int = 0) -> list[list[int]]:
+    """Outer borders of the areas of a mask (h, w), 0 outside them: corners x0, y0, x1, y1, … each.
+
+    Areas without an inside, a pixel or a line, have none; holes are not told of.
+
+    left, top: where the mask lies in the image that the corners are of.
+    """
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
+    return [contour.ravel().astype(np.int64).tolist() for contour in contours if len(contour) >= 3]
+
+
+def pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
     """(classes,) pixels of each class id; other ids are left out. Several times as fast as `np.bincount`."""
     counts = np.zeros(classes, np.int64)
     rows = max(1, 2**24 // labels.shape[1])  # OpenCV counts in float32, which is exact up to there
@@ -153,12 +164,6 @@ def _pixel_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
         block = labels[top : top + rows]
         counts += cv2.calcHist([block], [0], None, [classes], [0, classes]).ravel().astype(np.int64)
     return counts
-
-
-def _polygons(labels: Labels, class_id: int) -> list[list[int]]:
-    mask = (labels == class_id).view(np.uint8)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [contour.ravel().tolist() for contour in contours if len(contour) >= 3]
 
 
 def _color_table(palette: Palette) -> Pixels:

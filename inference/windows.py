@@ -9,6 +9,7 @@ with its padding. Intervals are half open, sizes are (height, width).
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -109,9 +110,7 @@ class Axis:
     def touched(self, start: int, stop: int) -> Interval:
         """Indices of the windows that cover some of the scaled pixels [start, stop)."""
         start, stop = start + self.before, stop + self.before
-        first = next(index for index, at in enumerate(self.starts) if at + self.crop > start)
-        last = next(index for index in reversed(range(len(self.starts))) if self.starts[index] < stop)
-        return first, last + 1
+        return bisect_right(self.starts, start - self.crop), bisect_left(self.starts, stop)
 
     @property
     def most_windows(self) -> int:
@@ -121,10 +120,10 @@ class Axis:
         )
 
     def widest_support(self, length: int) -> int:
-        """Upper bound of the support's length, over all image intervals of `length`."""
+        """Upper bound of the support's length, over all image intervals of `length`; at most 1 too many."""
         if self.same:
             return min(length, self.scaled)
-        return min(math.ceil(length * self.scaled / self.image) + 2, self.scaled)
+        return min((length - 1) * self.scaled // self.image + 3, self.scaled)
 
     @property
     def same(self) -> bool:

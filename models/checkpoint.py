@@ -21,7 +21,13 @@ from torch import Tensor
 
 from models import mmseg
 from models.config import ConfigError, ModelConfig
-from models.errors import CheckpointError, MismatchError, NotACheckpointError, UnsupportedCheckpointError
+from models.errors import (
+    CheckpointError,
+    MismatchError,
+    MissingOptionError,
+    NotACheckpointError,
+    UnsupportedCheckpointError,
+)
 from models.files import FORMAT, file_sha256, read_file, tensors_of, write_safetensors
 from models.inspection import backbone_keys, configured, infer_config, own_keys
 from models.labels import LabelSet, UnknownDatasetError, get_label_set, guess_label_set, label_set_from_dict
@@ -121,10 +127,16 @@ def load_backbone(backbone: ResNet, path: Path) -> None:
 def load_weights(network: SceneParser, path: str | Path) -> None:
     """Puts the weights of a checkpoint of any known format into a network of the same architecture, in place.
 
-    The auxiliary head, which files for inference lack, stays as it is where the file or the network has none.
-    Raises CheckpointError, whose message names the first keys that differ.
+    What the file cannot tell (an official one its direction, say) is as in the network. The auxiliary head,
+    which files for inference lack, stays as it is where the file or the network has none. Raises
+    CheckpointError, whose message names the first keys that differ, or what the same keys would mean.
     """
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except MissingOptionError:
+        checkpoint = load_checkpoint(path, options=_options_of(network.config))
+    if checkpoint.source_format != "official":
+        _require_same_meaning(Path(path), checkpoint.config, network.config)
     expected = network.state_dict()
     state = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith("aux.")}
     if network.aux is not None:
@@ -132,6 +144,29 @@ def load_weights(network: SceneParser, path: str | Path) -> None:
         state |= {key: value for key, value in known.items() if key.startswith("aux.")}
     _compare(Path(path), state, expected, "Give the training the file's own depth, classes, crop and head.")
     network.load_state_dict(state, strict=True)
+
+
+def _options_of(config: ModelConfig) -> ArchitectureOptions:
+    if config.context != "psa":
+        return ArchitectureOptions(crop_hw=config.crop_hw)
+    return ArchitectureOptions(
+        psa_type=config.psa_type,
+        compact=config.compact,
+        mask_hw=config.psa_mask_hw,
+        crop_hw=config.crop_hw,
+        shrink_factor=config.shrink_factor,
+        normalization_factor=config.normalization_factor,
+    )
+
+
+def _require_same_meaning(path: Path, found: ModelConfig, wanted: ModelConfig) -> None:
+    """Attention in one direction has the keys and shapes of that in the other, and a compact mask may too."""
+    for name in ("psa_type", "compact") if found.context == wanted.context == "psa" else ():
+        value = getattr(found, name)
+        if value != getattr(wanted, name):
+            raise MismatchError(
+                f"{path} has {name} {value}, the network {getattr(wanted, name)}: give model.{name}={value}"
+            )
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype = torch.float16) -> None:

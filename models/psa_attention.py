@@ -9,23 +9,21 @@ that it is applied to, and x the values,
     out[t] = sum over s of A[s, t] x[s]
 
 where pairs farther apart than the mask reaches have logit 0, and take part. The op never holds the whole map
-nor the attention of all pairs: it works on a block of targets at a time. NVIDIA GPUs run Triton kernels
-(`models/psa_launch.py`), all else PyTorch's own operations (`models/psa_rows.py`); the backward pass computes
-the logits again. The plain form, which exporters write, is `psanet::psa_mask` (`models/psa_mask.py`), a
-softmax and a product: `PSA` in `models/context.py` has it.
+nor the attention of all pairs: it works on a block of targets at a time. NVIDIA GPUs run Triton kernels,
+all else PyTorch's own operations (`models/psa_choice.py` chooses); the backward pass computes the logits
+again. The plain form, which exporters write, is `psanet::psa_mask` (`models/psa_mask.py`), a softmax and a
+product: `PSA` in `models/context.py` has it.
 
     attend(features, conv.weight, values, (59, 59), distribute=False)
 """
 
-import importlib.util
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models import psa_rows
 from models.psa_blocks import Geometry
+from models.psa_choice import form_for
 
 
 def attend(
@@ -68,7 +66,7 @@ def psa_attention(
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     _check(features, weight, values, geometry)
     with torch.autocast(features.device.type, enabled=False):
-        gathered, log_sums = _form(features).forward(features, weight, values, geometry)
+        gathered, log_sums = form_for(features).forward(features, weight, values, geometry)
     return gathered, log_sums
 
 
@@ -107,7 +105,7 @@ def psa_attention_backward(
     tensors = (grad, grad_log_sums, features, weight, values, gathered, log_sums)
     geometry = Geometry(h, w, mask_h, mask_w, distribute)
     with torch.autocast(features.device.type, enabled=False):
-        grads: tuple[Tensor, Tensor, Tensor] = _form(features).backward(*tensors, geometry)
+        grads: tuple[Tensor, Tensor, Tensor] = form_for(features).backward(*tensors, geometry)
     return grads
 
 
@@ -149,22 +147,6 @@ def _check(features: Tensor, weight: Tensor, values: Tensor, geometry: Geometry)
         raise ValueError(
             f"psa_attention takes tensors of one type, not {features.dtype}, {weight.dtype}, {values.dtype}"
         )
-
-
-def _form(like: Tensor) -> Any:
-    """The module with `forward` and `backward` for tensors of that device and type."""
-    if like.device.type == "cuda" and like.dtype != torch.float64 and _triton_runs(like.device):
-        from models import psa_launch
-
-        return psa_launch
-    return psa_rows
-
-
-@cache
-def _triton_runs(device: torch.device) -> bool:
-    """Ampere and later: what came before has neither bfloat16 nor tensor cores for float32."""
-    known = importlib.util.find_spec("triton") is not None and torch.version.hip is None
-    return known and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -16,9 +16,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from service import documents, routes
+from service.cvat import routes as cvat
 from service.errors import MAPPED_ERRORS, problem_of, problem_response
 from service.gate import Gate
+from service.labelstudio import routes as labelstudio
 from service.middleware import Envelope
+from service.oip import routes as oip
+from service.openapi import document
 from service.settings import Settings
 from service.state import Service
 
@@ -65,12 +69,14 @@ def create_app(settings: Settings, predictors: "Mapping[str, Predictor] | None" 
             expose_headers=["X-Model", "X-Request-ID", "Server-Timing", "Retry-After"],
         )
     app.add_middleware(Envelope, service=service)
-    app.include_router(routes.router)
+    for router in (routes.router, oip.router, labelstudio.router, cvat.router):
+        app.include_router(router)
     documents.mount(app)
+    document.install(app)
     return app
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     request.app.state.service.metrics.problems.labels(problem.code).inc()
-    return problem_response(problem, request.scope["state"].get("request_id"))
+    return problem_response(problem, request.scope)

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from inference.errors import (
     ImageError,
@@ -94,9 +95,17 @@ MAPPED_ERRORS: tuple[type[Exception], ...] = (
 """What `problem_of` knows beside the framework's own two; anything else is ours and ends as a logged 500."""
 
 
-def problem_response(problem: Problem, request_id: str | None = None) -> Response:
-    """The response that carries a problem."""
-    body = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
+def problem_response(problem: Problem, scope: Scope | None = None) -> Response:
+    """The response that carries a problem. scope: of the request, None where it is no request at all.
+
+    Under /v2 it has an `error` too: that is all that clients of the Open Inference Protocol look at.
+    """
+    document = problem.document(None if scope is None else scope["state"].get("request_id"))
+    path = "" if scope is None else scope["path"]
+    if path == "/v2" or path.startswith("/v2/"):
+        document["error"] = problem.detail
+    # What a client has sent may be quoted, and JSON can hold what UTF-8 cannot: half of a character pair.
+    body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
     return Response(body, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_TYPE)
 
 

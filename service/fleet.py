@@ -208,7 +208,7 @@ def fingerprint(models: Sequence[str]) -> tuple[object, ...]:
     """What tells whether the files of models have changed: their names, sizes and times."""
     found: list[object] = []
     for model in models:
-        path = Path(model).expanduser()
+        path = Path(os.path.expanduser(model))  # pathlib's raises where there is no such home
         path = path if path.exists() else BUNDLED_ROOT / model
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             with suppress(OSError):

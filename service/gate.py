@@ -7,7 +7,7 @@ request's id (`middleware.py`), the queue (`dispatch.py`).
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.clients import address_of, bucket_of
+from service.addresses import address_of, bucket_of
 from service.errors import Problem, problem_response
 from service.keys import Keys, presented_key
 from service.ratelimit import RateLimit
@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.state import Service
 
 OPEN = frozenset(
-    {"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+    {"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"}
 )
 """What shows nothing but that there is a service, and how to use it."""
 OPEN_FOLDERS = ("/page/", "/swagger/")
@@ -39,7 +39,7 @@ class Gate:
                     self._check(scope, client)
                 except Problem as problem:
                     self._service.metrics.problems.labels(problem.code).inc()
-                    await problem_response(problem, scope["state"].get("request_id"))(scope, receive, send)
+                    await problem_response(problem, scope)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 

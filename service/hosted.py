@@ -12,7 +12,7 @@ from inference.bundle import ModelInfo
 from inference.mmseg_layout import box_of, lay_out_pictures
 from inference.windows import lay_out
 from models.config import Direction
-from service.tasks import SegmentTask, Task
+from service.tasks import AttentionTask, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class HostedModel:
 
     def work_of(self, task: Task, image_hw: tuple[int, int]) -> int:
         """How much work a task is, in windows. Raises ParameterError for scales that an image cannot have."""
-        if isinstance(task, SegmentTask):
+        if not isinstance(task, AttentionTask):
             return self.windows(image_hw, task.scales, flip=task.flip)
         windows = self.windows(image_hw, (task.scale,), flip=False)
         # A point needs the one window in which it is most central.

@@ -12,6 +12,7 @@ uses it any more.
 """
 
 import argparse
+import base64
 import hashlib
 import hmac
 import logging
@@ -107,10 +108,24 @@ def parse_keys(text: str, source: str) -> dict[bytes, str]:
 
 
 def presented_key(headers: Headers | Mapping[str, str]) -> str | None:
-    """The key in `Authorization: Bearer` or `X-API-Key`, None where there is none."""
+    """The key in `Authorization: Bearer`, in `X-API-Key`, or as the password of `Authorization: Basic`, which
+    is all that Label Studio can send; None where there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+    if scheme.lower() == "bearer":
+        key = token.strip()
+    else:
+        key = headers.get("x-api-key", "").strip()
+        if not key and scheme.lower() == "basic":
+            key = _password(token.strip())
     return key if 0 < len(key) <= _LONGEST else None
+
+
+def _password(credentials: str) -> str:
+    """Of base64(user:password); empty where there is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:  # no base64, no UTF-8
+        return ""
 
 
 def make_key(name: str) -> tuple[str, str]:

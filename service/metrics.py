@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from service.gpus import Gpus
 from service.hosted import HostedModel
+from service.oip.metrics import TritonMetrics
 from service.tasks import Timings, Uses
 
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -31,6 +32,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.triton = TritonMetrics()
+        self.registry.register(self.triton)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.requests = Counter(
@@ -119,6 +122,7 @@ class Metrics:
         for model in models:
             info = model.info
             self.models.labels(info.name, info.dataset, info.precision, model.engine, model.device).set(1)
+            self.triton.serves([info.name])
 
     def watch_workers(
         self, processes: Callable[[], Iterable["Process"]], gpus: Callable[[], Gpus | None]

@@ -19,7 +19,7 @@ from service.state import Service
 logger = logging.getLogger("service.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"})
 _COMMON = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -81,7 +81,7 @@ class Envelope:
             if status is None:
                 problem = problem_of(RuntimeError())
                 self._service.metrics.problems.labels(problem.code).inc()
-                await problem_response(problem, identity)(scope, receive, send_dressed)
+                await problem_response(problem, scope)(scope, receive, send_dressed)
             status = 500
         finally:
             self._service.in_progress -= not quiet

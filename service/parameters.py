@@ -16,19 +16,13 @@ from service.tasks import AttentionTask, ImageFormat, Output, SegmentTask
 _DIGITS = 9
 
 
-class SegmentQuery(BaseModel):
-    """What may stand after `/segment?`. A parameter that the output has no use for is checked and ignored."""
+class LabellingQuery(BaseModel):
+    """What every query takes that has an image labelled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(
         None, max_length=200, description="Name of a model from `/models`; the first if absent."
-    )
-    output: Output = Field(
-        "labels",
-        description="`labels`: palette PNG, pixel value = class id. `overlay`: the classes' colours over the "
-        "image. `color`: the colours alone. `confidence`: grey, 255 = certain. `json`: pixels, share and "
-        "RLE of each class.",
     )
     scales: str = Field(
         "1",
@@ -37,6 +31,17 @@ class SegmentQuery(BaseModel):
         examples=["0.5,1,1.5"],
     )
     flip: bool = Field(False, description="Average over the image and its mirror image.")
+
+
+class SegmentQuery(LabellingQuery):
+    """What may stand after `/segment?`. A parameter that the output has no use for is checked and ignored."""
+
+    output: Output = Field(
+        "labels",
+        description="`labels`: palette PNG, pixel value = class id. `overlay`: the classes' colours over the "
+        "image. `color`: the colours alone. `confidence`: grey, 255 = certain. `json`: pixels, share and "
+        "RLE of each class.",
+    )
     alpha: float = Field(
         0.5, ge=0, le=1, allow_inf_nan=False, description="Strength of the colours of an overlay."
     )
@@ -98,7 +103,7 @@ def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> Seg
         )
     return SegmentTask(
         output=query.output,
-        scales=_scales(query.scales, settings),
+        scales=read_scales(query.scales, settings),
         flip=query.flip,
         alpha=query.alpha,
         format=query.format,
@@ -108,7 +113,8 @@ def check_query(query: SegmentQuery, settings: Settings, info: ModelInfo) -> Seg
     )
 
 
-def _scales(text: str, settings: Settings) -> tuple[float, ...]:
+def read_scales(text: str, settings: Settings) -> tuple[float, ...]:
+    """Scales from a text with commas between. Raises Problem 422, code `bad_parameter`."""
     low, high = settings.min_scale, settings.max_scale
     scales = []
     for part in text.split(","):

@@ -168,8 +168,7 @@ class WorkerProcess:
     def _take(self, head: dict[str, Any], body: bytes) -> None:
         match head["kind"]:
             case "answer":
-                timings = Timings(**head["timings"])
-                self._settle(head, Answer(body, head["media_type"], timings, int(head["windows"])))
+                self._settle(head, _answer_of(head, body))
             case "error":
                 self._settle(head, _error_of(head))
             case "alive":
@@ -250,6 +249,12 @@ async def start_worker(
     worker = WorkerProcess(spec, process, streams, call_timeout_s=call_timeout_s, tell_uses=tell_uses)
     await worker.open()
     return worker
+
+
+def _answer_of(head: dict[str, Any], body: bytes) -> Answer:
+    size = head["head_bytes"]
+    timings, windows = Timings(**head["timings"]), int(head["windows"])
+    return Answer(body, head["media_type"], timings, windows, None if size is None else int(size))
 
 
 def _error_of(head: dict[str, Any]) -> Exception:

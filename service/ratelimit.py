@@ -1,6 +1,6 @@
 """So many requests a minute for each client: token buckets, of which only so many are kept.
 
-Not here: who a client is (`clients.py`, `keys.py`).
+Not here: who a client is (`addresses.py`, `keys.py`).
 """
 
 import time

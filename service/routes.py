@@ -1,22 +1,21 @@
-"""The handlers. Each checks, awaits and answers; the work is done by workers."""
+"""The service's own handlers. Each checks, awaits and answers; the work is done by workers (`work.py`).
 
-from collections import Counter
+Not here: other people's interfaces (`oip/`, `labelstudio/`, `cvat/`).
+"""
+
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service import openapi
-from service.errors import Problem
 from service.hosted import HostedModel
-from service.orders import order_of
+from service.openapi import house
+from service.openapi.attention import ATTENTION
+from service.openapi.segment import IMAGE_BODY, SEGMENT
 from service.parameters import AttentionQuery, SegmentQuery, check_attention_query, check_query
-from service.state import Service
-from service.tasks import Task
-from service.uploads import receive_image
+from service.work import refuse_repeated, service_of, work_on_image
 
 router = APIRouter()
 
@@ -56,14 +55,7 @@ class StatusDocument(BaseModel):
     status: str
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-@router.post(
-    "/segment", response_class=Response, responses=openapi.SEGMENT, openapi_extra=openapi.SEGMENT_BODY
-)
+@router.post("/segment", response_class=Response, responses=SEGMENT, openapi_extra=IMAGE_BODY)
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Label every pixel of an image.
 
@@ -73,16 +65,14 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
           http://127.0.0.1:8000/segment -o labels.png
     """
-    service = _service(request)
-    _refuse_repeated(request)
+    service = service_of(request)
+    refuse_repeated(request)
     service.refuse_work()
     model = service.models.find(query.model)
-    return await _work_on_image(request, model, check_query(query, service.settings, model.info))
+    return await work_on_image(request, model, check_query(query, service.settings, model.info))
 
 
-@router.post(
-    "/attention", response_class=Response, responses=openapi.ATTENTION, openapi_extra=openapi.SEGMENT_BODY
-)
+@router.post("/attention", response_class=Response, responses=ATTENTION, openapi_extra=IMAGE_BODY)
 async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
     """Tell what points of an image collect from the rest of it, and what they distribute to it.
 
@@ -93,57 +83,39 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
         curl -F image=@photo.jpg \\
           'http://127.0.0.1:8000/attention?x=240&y=120&output=overlay&direction=distribute' -o heat.png
     """
-    service = _service(request)
-    _refuse_repeated(request)
+    service = service_of(request)
+    refuse_repeated(request)
     service.refuse_work()
     model = service.models.find(query.model)
-    return await _work_on_image(request, model, check_attention_query(query, service.settings, model))
+    return await work_on_image(request, model, check_attention_query(query, service.settings, model))
 
 
-async def _work_on_image(request: Request, model: HostedModel, task: Task) -> Response:
-    """Receive the image, have a worker do the task on it, and answer with what comes of it."""
-    service, name = _service(request), model.info.name
-    with service.buffers.lease() as book:
-        data = await receive_image(request, service.settings, book)
-        service.refuse_unless_open()
-        order = await order_of(model, task, data)
-        answer = await service.dispatcher.run(order, _client_leaves(request))
-    service.metrics.answered(answer.timings, answer.windows, name)
-    service.tracing.answered(request.scope, name, answer)
-    headers = {
-        "X-Model": _header_text(name),
-        "Server-Timing": answer.timings.header(),
-        "Cache-Control": "no-store",
-    }
-    return Response(answer.content, media_type=answer.media_type, headers=headers)
-
-
-@router.get("/models", responses=openapi.PROBLEMS)
+@router.get("/models", responses=house.MODELS)
 async def models(request: Request) -> list[ModelDocument]:
     """The models that are served, the default first."""
-    return [_describe(model, index == 0) for index, model in enumerate(_service(request).models)]
+    return [_describe(model, index == 0) for index, model in enumerate(service_of(request).models)]
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
+@router.get("/healthz", responses=house.ALIVE)
 async def healthz() -> StatusDocument:
     """Whether the process lives. It does, also while it loads models or drains."""
     return StatusDocument(status="alive")
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=openapi.NOT_READY)
+@router.get("/readyz", responses=house.READY)
 async def readyz(request: Request) -> StatusDocument:
     """Whether requests for work are taken and begun: 503 while models are loaded, while no worker lives, and
     once the service shuts down."""
-    _service(request).refuse_unless_ready()
+    service_of(request).refuse_unless_ready()
     return StatusDocument(status="ready")
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", response_class=Response, responses=house.METRICS)
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    return Response(_service(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(service_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _describe(model: HostedModel, default: bool) -> ModelDocument:
@@ -164,22 +136,3 @@ def _describe(model: HostedModel, default: bool) -> ModelDocument:
         device=model.device,
         attention=list(model.directions or ()),
     )
-
-
-def _header_text(name: str) -> str:
-    """A model's name as a header can carry it: as it is, or percent-encoded where it is not plain ASCII."""
-    return name if name.isascii() and name.isprintable() else quote(name)
-
-
-def _refuse_repeated(request: Request) -> None:
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    for name in sorted(name for name, count in counts.items() if count > 1):
-        message = "given more than once; a list is written with commas"
-        errors = [{"parameter": name, "message": message}]
-        raise Problem(422, "bad_parameter", f"{name}: {message}", title="Bad parameter", errors=errors)
-
-
-async def _client_leaves(request: Request) -> None:
-    """End when the connection is closed. The body has been read, so nothing else can arrive."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -155,7 +155,7 @@ def build_server(app: Any, settings: Settings, announce: Callable[[], None]) -> 
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # clients.py reads them, from proxies that were named
+        proxy_headers=False,  # addresses.py reads them, from proxies that were named
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
     )

@@ -14,7 +14,7 @@ from pydantic import ByteSize, Field, ValidationError, field_validator, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.options import parse_options
-from service.clients import Network
+from service.addresses import Network
 
 PREFIX = "PSANET_"
 _TOPICS = {
@@ -23,6 +23,7 @@ _TOPICS = {
     "processes": "Work",
     "deadline_s": "Time",
     "max_bytes": "Size",
+    "label_studio_files": "Label Studio",
     "api_keys_file": "Access",
     "log_level": "Log",
 }
@@ -141,6 +142,11 @@ class Settings(BaseSettings):
         description="bytes that the predictions of a worker process may take together, with the attention "
         "maps of models that see whole images: who needs more gets 422, who needs more just now waits",
     )
+    label_studio_files: Path | None = Field(
+        None,
+        description="folder that holds the images of Label Studio's tasks, as docs/label-studio.md says; not "
+        "set: tasks have to bring their images along",
+    )
     api_keys_file: Path | None = Field(
         None,
         description="file of hashes of API keys, see python -m service.keys --help; not set: no keys",
@@ -208,6 +214,13 @@ class Settings(BaseSettings):
     def _keys(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError("there is no such file: make one with python -m service.keys NAME >> FILE")
+        return value
+
+    @field_validator("label_studio_files")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("there is no such folder")
         return value
 
     @field_validator("checkpoint_options")

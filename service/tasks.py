@@ -10,6 +10,11 @@ from models.config import Direction
 
 Output = Literal["labels", "overlay", "color", "confidence", "json"]
 ImageFormat = Literal["png", "jpeg", "webp"]
+Shape = Literal["mask", "polygon"]
+TensorName = Literal["labels", "confidence"]
+TensorSource = Literal["json", "bytes", "file"]
+MODEL_VERSION = "1"
+"""In the Open Inference Protocol, of every model: bundles have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,63 @@ class AttentionTask:
     max_pixels: int
 
 
-Task = SegmentTask | AttentionTask
+@dataclass(frozen=True)
+class TensorOutput:
+    """A tensor that is asked for, as bytes or as JSON."""
+
+    name: TensorName
+    binary: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorTask:
+    """Label an image that lies in a request of the Open Inference Protocol.
+
+    source: as a tensor (height, width, 3) of uint8 in JSON or in bytes, or as an image file; span: where in
+    the request (of JSON its values, brackets and all); image_hw: of a tensor, None for a file, whose header
+    tells; request_id: the client's own, which it gets back.
+    """
+
+    scales: tuple[float, ...]
+    flip: bool
+    source: TensorSource
+    span: tuple[int, int]
+    image_hw: tuple[int, int] | None
+    outputs: tuple[TensorOutput, ...]
+    request_id: str | None
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrushTask:
+    """Paint the labels of a Label Studio project over an image. labels: each with the classes that it stands
+    for; from_name, to_name: the tags of the project's interface; version: what predictions are filed as."""
+
+    scales: tuple[float, ...]
+    flip: bool
+    labels: tuple[tuple[str, tuple[int, ...]], ...]
+    from_name: str
+    to_name: str
+    version: str
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesTask:
+    """Outline the areas of an image for CVAT: those of min_pixels or more, with a mean confidence of
+    `threshold` or more."""
+
+    scales: tuple[float, ...]
+    flip: bool
+    shape: Shape
+    min_pixels: int
+    threshold: float
+    max_pixels: int
+
+
+ImageTask = SegmentTask | AttentionTask | BrushTask | ShapesTask
+"""What is done on an image file."""
+Task = ImageTask | TensorTask
 """Everything that `workbench.py` knows how to do: another task is one more class, joined here by `|`."""
 
 
@@ -113,12 +174,14 @@ class Timings:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished job. windows: how many windows the engine saw."""
+    """A finished job. windows: how many windows the engine saw; head_bytes: how much of the content is JSON
+    where bytes follow it."""
 
     content: bytes
     media_type: str
     timings: Timings
     windows: int
+    head_bytes: int | None = None
 
 
 @dataclass(frozen=True)

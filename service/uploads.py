@@ -53,10 +53,7 @@ async def receive_image(request: Request, settings: Settings, book: Callable[[in
     """
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     kind = media_type.decode("latin-1").lower()
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        detail = f"Content-Encoding {encoding} is not accepted: send the image's bytes as they are."
-        raise Problem(415, "unsupported_encoding", detail)
+    _refuse_encoded(request)
     if kind == "multipart/form-data":
         form = _ImageForm(options.get(b"boundary", b""))
         await _receive(request, settings, book, form.feed)
@@ -70,6 +67,21 @@ async def receive_image(request: Request, settings: Settings, book: Callable[[in
         "(curl -F image=@photo.jpg), or the bytes with Content-Type: image/jpeg or application/octet-stream."
     )
     raise Problem(415, "unsupported_media_type", detail, headers={"Accept-Post": _ACCEPT})
+
+
+async def receive_body(request: Request, settings: Settings, book: Callable[[int], None]) -> bytes:
+    """Read the whole body, whatever its type. Raises as `receive_image` does."""
+    _refuse_encoded(request)
+    data = bytearray()
+    await _receive(request, settings, book, data.extend)
+    return bytes(data)
+
+
+def _refuse_encoded(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        detail = f"Content-Encoding {encoding} is not accepted: send the bytes as they are."
+        raise Problem(415, "unsupported_encoding", detail)
 
 
 async def _receive(

@@ -15,11 +15,25 @@ from inference.predictor import Predictor
 from models.config import Direction
 from service.attention import attend, bytes_of_attention
 from service.batching import Batcher
+from service.cvat.shapes import bytes_of_shapes, outline
 from service.hosted import HostedModel
 from service.hosting import HostingError, open_predictors, warm_up
 from service.images import bytes_of, segment
+from service.labelstudio.brush import bytes_of_brush, paint
+from service.oip.tensors import bytes_of_tensors, infer
 from service.room import Room
-from service.tasks import Answer, AttentionTask, Job, MissingModelError, SegmentTask, Uses, WorkerSpec
+from service.tasks import (
+    Answer,
+    AttentionTask,
+    BrushTask,
+    Job,
+    MissingModelError,
+    SegmentTask,
+    ShapesTask,
+    TensorTask,
+    Uses,
+    WorkerSpec,
+)
 from service.tickets import Ticket
 
 logger = logging.getLogger(__name__)
@@ -129,6 +143,15 @@ class Workbench:
             case AttentionTask():
                 with self._room.share(bytes_of_attention(task, order.image_hw, predictor), ticket):
                     return attend(task, order.data, predictor, ticket, queue_s())
+            case TensorTask():
+                with self._room.share(bytes_of_tensors(task, order.image_hw, predictor), ticket):
+                    return infer(task, order.data, predictor, ticket, queue_s())
+            case BrushTask():
+                with self._room.share(bytes_of_brush(task, order.image_hw, predictor), ticket):
+                    return paint(task, order.data, predictor, ticket, queue_s())
+            case ShapesTask():
+                with self._room.share(bytes_of_shapes(task, order.image_hw, predictor), ticket):
+                    return outline(task, order.data, predictor, ticket, queue_s())
 
     def take_uses(self) -> Uses:
         """What the engines did since this was asked last."""

@@ -157,8 +157,8 @@ class _Worker:
 def _report(number: int, outcome: Answer | BaseException) -> tuple[dict[str, Any], bytes]:
     """What is told of a job that has ended."""
     if isinstance(outcome, Answer):
-        head = {"kind": "answer", "number": number, "media_type": outcome.media_type}
-        return head | {"windows": outcome.windows, "timings": asdict(outcome.timings)}, outcome.content
+        facts = {name: value for name, value in asdict(outcome).items() if name != "content"}
+        return {"kind": "answer", "number": number, **facts}, outcome.content
     known = isinstance(outcome, InferenceError) and not isinstance(outcome, EngineError)
     trace = "" if known else "".join(traceback.format_exception(outcome))
     head = {"kind": "error", "number": number, "error": type(outcome).__name__}

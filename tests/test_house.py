@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("models", "inference", "export", "training", "service")
+PACKAGES = ("models", "inference", "export", "training", "service", "psanet_client")
 # What is allowed torch in inference and service; everything else must start without it.
 ENGINE_MODULES = (
     "cuda_graphs",
@@ -112,6 +112,12 @@ def test_configuration_and_labels_need_the_standard_library_alone() -> None:
 def test_training_and_export_need_no_http() -> None:
     imported = imported_after(list(module_names("training", "export")))
     assert not imported & {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+
+
+def test_the_client_needs_nothing_of_the_house_and_few_libraries() -> None:
+    imported = imported_after(list(module_names("psanet_client")))
+    assert "httpx2" in imported
+    assert not imported & {*PACKAGES[:-1], "torch", "cv2", "PIL", "pydantic", "fastapi", "onnxruntime"}
 
 
 def test_every_dependency_is_pinned_exactly() -> None:

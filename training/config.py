@@ -7,10 +7,12 @@ Not here: the network's own configuration (`models/config.py`), which is one par
 """
 
 import dataclasses
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,7 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainingConfig:
         f"preset {preset!r} is none of {', '.join(sorted(PRESETS))}",
     )
     _require(isinstance(changes, Mapping), f"model must hold keys and values, not {changes!r}")
+    _require_known(changes, {item.name for item in dataclasses.fields(ModelConfig)}, "model.")
     values["model"] = PRESETS[str(preset)].replace(**changes)
     config: TrainingConfig = _build(TrainingConfig, values, "")
     return config
@@ -219,8 +222,7 @@ def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
     """A dataclass from plain values, nested ones too; ConfigError for unknown or missing keys."""
     _require(isinstance(values, Mapping), f"{prefix.rstrip('.')} must hold keys and values, not {values!r}")
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    _require(not unknown, f"unknown keys {[prefix + key for key in unknown]}; known are {sorted(hints)}")
+    _require_known(values, hints, prefix)
     built = {}
     for key, value in values.items():
         hint = hints[key]
@@ -238,6 +240,11 @@ def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
     return cls(**built)
 
 
+def _require_known(values: Mapping[Any, Any], known: Collection[str], prefix: str) -> None:
+    unknown = [f"{prefix}{key}" for key in values if key not in known]
+    _require(not unknown, f"unknown keys {sorted(unknown)}; known are {sorted(known)}")
+
+
 def _converted(key: str, hint: Any, value: Any) -> Any:
     """`value` as the annotation wants it; YAML reads 1e-4 as text and lists for tuples."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
@@ -251,10 +258,10 @@ def _converted(key: str, hint: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(option) and dataclasses.is_dataclass(value):
             return value
         if option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                continue
+            with suppress(ValueError):
+                if math.isfinite(number := float(value)):
+                    return number
+            continue
         if (
             isinstance(option, type)
             and isinstance(value, option)

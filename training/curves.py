@@ -62,6 +62,15 @@ def draw(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
         raise ConfigError(f"{out} cannot be written: {error}") from error
 
 
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Their folders' names; with the folders above where two are alike, as seeds of an ablation's are."""
+    parts = [run.resolve().parts for run in runs]
+    depth = 1
+    while len({each[-depth:] for each in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(each[-depth:]) for each in parts]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the picture to write: .svg, .png, .pdf")
     args = parser.parse_args(arguments)
     try:
-        draw({run.name: read_curves(run) for run in args.runs}, args.out)
+        draw(dict(zip(_names(args.runs), map(read_curves, args.runs), strict=True)), args.out)
     except ConfigError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
 

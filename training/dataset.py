@@ -6,7 +6,7 @@ Not here: reading lists and files (`inference/pairs.py`), preparing data sets (`
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -14,15 +14,19 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from inference.pairs import load_pair
+from inference.pairs import DatasetError, load_pair
 from training.config import TrainingConfig
 from training.device_data import DeviceImages
 from training.distributed import Processes
 from training.transforms import Draw, TrainingTransform
 
-_GRACE_S: Final = 15
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images and labels, of one image or of several."""
+
+_GRACE_S: Final = 600
+"""Longer than any step: until then whoever trains has ended a worker, or is gone, which a worker notices."""
 
 
 def generator(seed: int, position: int) -> np.random.Generator:
@@ -30,7 +34,7 @@ def generator(seed: int, position: int) -> np.random.Generator:
     return np.random.default_rng((seed, position))
 
 
-class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class SegmentationDataset(Dataset[Batch]):
     """Augmented crops: an item is (3, h, w) float32 RGB in [0, 255] and (h, w) int64 class ids.
 
     Items are asked for by (position, index): the position in the whole training seeds the augmentation, so a
@@ -52,7 +56,7 @@ class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
         position, index = key
         image, label = self._decoded[index] if self._decoded else load_pair(self.pairs[index], self.classes)
         rng = generator(self.seed, position)
@@ -95,10 +99,10 @@ def training_batches(
     share: int,
     start: int,
     stop: int,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[Batch, None, None]:
     """Batches of `share` augmented crops, from step `start` to `stop` of the training, for one process.
 
-    Items are stacked as `SegmentationDataset` gives them. Raises DatasetError.
+    Items are stacked as `SegmentationDataset` gives them; to close it ends the workers. Raises DatasetError.
     """
     sampler = EndlessSampler(
         len(pairs),
@@ -112,12 +116,13 @@ def training_batches(
     if config.data.on_device:
         images = DeviceImages(pairs, classes=config.model.classes, device=processes.device)
         return _device_batches(images, config, sampler, share)
-    return iter(_loader(pairs, config, sampler, share, pin_memory=processes.device.type == "cuda"))
+    loader = _loader(pairs, config, sampler, share, pin_memory=processes.device.type == "cuda")
+    return _raised(iter(loader))
 
 
 def _device_batches(
     images: DeviceImages, config: TrainingConfig, sampler: EndlessSampler, share: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[Batch, None, None]:
     crop_hw, places = config.model.crop_hw, iter(sampler)
     while batch := list(islice(places, share)):
         draws = [
@@ -125,7 +130,7 @@ def _device_batches(
                 config.augment,
                 images.sizes_hw[index],
                 crop_hw,
-                np.random.default_rng((config.seed, position)),
+                generator(config.seed, position),
             )
             for position, index in batch
         ]
@@ -139,7 +144,7 @@ def _loader(
     share: int,
     *,
     pin_memory: bool,
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+) -> DataLoader[Batch | DatasetError]:
     """It is iterated once: its workers live as long as the training."""
     dataset = SegmentationDataset(
         pairs,
@@ -149,8 +154,9 @@ def _loader(
         cache=config.data.cache,
     )
     return DataLoader(
-        dataset,
+        _Told(dataset),
         share,
+        collate_fn=_stacked,
         sampler=sampler,
         num_workers=config.workers,
         prefetch_factor=config.prefetch if config.workers else None,
@@ -160,6 +166,39 @@ def _loader(
         # Its own, or making the loader's workers would move the state that resuming puts back.
         generator=torch.Generator().manual_seed(config.seed),
     )
+
+
+class _Told(Dataset[Batch | DatasetError]):
+    """A data set whose errors are items: to what a worker raises, its loader adds the whole traceback."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch | DatasetError:
+        try:
+            return self._dataset[key]
+        except DatasetError as error:
+            return error
+
+
+def _stacked(items: list[Batch | DatasetError]) -> Batch | DatasetError:
+    crops: list[Batch] = []
+    for item in items:
+        if isinstance(item, DatasetError):
+            return item
+        crops.append(item)
+    images, labels = default_collate(crops)
+    return images, labels
+
+
+def _raised(batches: Iterator[Batch | DatasetError]) -> Generator[Batch, None, None]:
+    try:
+        for batch in batches:
+            if isinstance(batch, DatasetError):
+                raise batch
+            yield batch
+    finally:
+        del batches  # Its workers end with it: now, not when the process does, which would wait for them.
 
 
 def _begin_worker(worker: int) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from inference.errors import EngineError, ParameterError
 
 _LEAST = 1e-8  # of a probability, so that its logarithm is finite
+_GRACE_S = 600  # longer than any image takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +98,15 @@ class Refiner:
         self._parameters = parameters
         # Not forked: the engine's threads do not live on in a copy.
         self._pool = ProcessPoolExecutor(
-            max(1, processes), mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent
+            max(1, processes), mp_context=get_context("spawn"), initializer=_leave_signals_to_the_parent
         )
 
     def __call__(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """As `refine`; EngineError where its process was killed."""
-        refining: Future[NDArray[np.uint8]] = self._pool.submit(
-            refine, image, probabilities, self._parameters
-        )
         try:
+            refining: Future[NDArray[np.uint8]] = self._pool.submit(
+                refine, image, probabilities, self._parameters
+            )
             return refining.result()
         except BrokenProcessPool as error:
             raise EngineError(
@@ -138,8 +139,10 @@ def parameters_from_text(text: str) -> DenseCRFParameters:
     return DenseCRFParameters(**values)
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def _leave_signals_to_the_parent() -> None:
+    """They may go to the whole group; the parent ends its processes. SIGTERM ends one left behind."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
 def _library() -> ModuleType:

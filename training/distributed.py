@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from models.config import ConfigError
 
 # Waiting for the first process to evaluate may take hours; one that died is noticed at once all the same.
 _PATIENCE: Final = timedelta(days=2)
+
+
+Item = TypeVar("Item")
 
 
 class ElsewhereError(Exception):
@@ -83,6 +86,15 @@ class Processes:
         if failed:
             raise ElsewhereError(codes[failed[0]])
 
+    def each(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, of which no process gets one more where another fails to make its own."""
+        while True:
+            with self.together():
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
 
 @contextmanager
 def open_processes(device: str) -> Iterator[Processes]:
@@ -113,7 +125,10 @@ def open_processes(device: str) -> Iterator[Processes]:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name, for auto the GPU if there is one; ConfigError for a GPU that is not there."""
-    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError as error:
+        raise ConfigError(f"device is auto, cpu, cuda or cuda:N, not {name!r}") from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"PyTorch finds {count} GPUs here, so device {name} cannot be used: device=cpu can")

@@ -22,7 +22,7 @@ def numerics(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     """Sets cuDNN and PyTorch for a training whose crops have one size; before the first use of the GPU.
 
     deterministic: only operations that give the same bits each time; PyTorch names one that has no such form
-    on a GPU in a RuntimeError (pyramid pooling's backward, say). Else cuDNN tries what is fastest.
+    on a GPU in a RuntimeError. Else cuDNN tries what is fastest.
     """
     before = (
         torch.are_deterministic_algorithms_enabled(),

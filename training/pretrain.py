@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -29,8 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.config import DEPTHS, MEAN_RGB, STD_RGB
+from inference.pairs import DatasetError
+from models.config import DEPTHS, MEAN_RGB, STD_RGB, ConfigError
 from models.resnet import ResNet, initialise
+from training.distributed import choose_device
 from training.state import save_atomically
 
 logger = logging.getLogger(__name__)
@@ -55,27 +58,32 @@ class Classifier(nn.Module):
 
 
 def load(paths: list[Path]) -> tuple[Tensor, Tensor]:
-    """All images (N, 3, 64, 64) uint8 RGB and labels (N,) int64 of these archives."""
+    """All images (N, 3, 64, 64) uint8 RGB and labels (N,) int64 of these archives.
+
+    Raises DatasetError, which names the archive that cannot be read.
+    """
     images, labels = [], []
     for path in paths:
-        with np.load(path) as archive:
-            data, offsets = archive["data"], archive["offsets"]
-            labels.append(archive["labels"].astype(np.int64))
-        with ThreadPoolExecutor() as pool:
-            decoded = pool.map(
-                lambda i, data=data, offsets=offsets: _decode(data[offsets[i] : offsets[i + 1]]),
-                range(len(offsets) - 1),
-            )
-            images.append(np.stack(list(decoded)))
+        try:
+            with path.open("rb") as file, np.load(file) as archive:
+                labels.append(archive["labels"].astype(np.int64))
+                images.append(_decoded(archive["data"], archive["offsets"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise DatasetError(f"{path} cannot be read ({error}): fetch the archive again") from error
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2), torch.from_numpy(
         np.concatenate(labels)
     )
 
 
+def _decoded(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(_decode, np.split(data, offsets[1:-1]))))
+
+
 def _decode(encoded: np.ndarray) -> np.ndarray:
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
     if image is None:
-        raise ValueError("an image of the archive cannot be decoded; fetch the archive again")
+        raise ValueError("an image cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -165,13 +173,20 @@ class Schedule:
 
 
 def pretrain(args: argparse.Namespace) -> dict[str, object]:
-    """Trains, keeps the last weights, and returns the JSON line's content."""
+    """Trains, keeps the last weights, and returns the JSON line's content.
+
+    Raises ConfigError, DatasetError and OSError for what the user can mend, FloatingPointError when the loss
+    is not finite.
+    """
     started = time.monotonic()
-    device = torch.device(args.device)
+    device = choose_device(args.device)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark = True
     images, labels = (each.to(device) for each in load(sorted(args.data.glob("train-*.npz"))))
+    if args.batch > len(labels):
+        raise ConfigError(f"--batch {args.batch} is more than the {len(labels)} images that there are")
     val_images, val_labels = (each.to(device) for each in load([args.data / "val.npz"]))
     classifier = Classifier(args.depth, int(labels.max()) + 1, args.stride).to(device)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -224,22 +239,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of train-*.npz and val.npz")
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=18)
     parser.add_argument("--stride", type=int, choices=tuple(_DILATIONS), default=32)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=_count, default=6)
     parser.add_argument(
         "--seconds", type=float, help="what it may take: ends then, with the schedule run to its end"
     )
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=_count, default=256)
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--weight-decay", type=float, default=5e-5)
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if not (args.data / "val.npz").is_file() or not list(args.data.glob("train-*.npz")):
         parser.error(f"{args.data} holds no train-*.npz and val.npz")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    print(json.dumps(pretrain(args)))
+    try:
+        print(json.dumps(pretrain(args)))
+    except (ConfigError, DatasetError, FloatingPointError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"takes 1 or more, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Prints one JSON line last: {"checkpoint": …, "parameters": …, "bytes": …, 
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,19 @@ def release(checkpoint_path: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--ckpt", type=Path, required=True, help="a training's checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         print(json.dumps(release(args.ckpt, args.out)))
     except CheckpointError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except OSError as error:
+        where = error.filename or args.out
+        parser.exit(2, f"{parser.prog}: error: {where} cannot be used: {error.strerror or error}\n")
 
 
 if __name__ == "__main__":

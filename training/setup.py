@@ -5,9 +5,11 @@ Not here: reading the configuration (`config.py`) or the images (`dataset.py`).
     state = build_state(config, processes); model = build_model(state, config, processes)
 """
 
+import inspect
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.checkpoint import CheckpointError, load_backbone, load_weights
 from models.config import ConfigError
+from models.files import file_sha256
 from models.network import build_network
 from training.config import TrainingConfig
 from training.distributed import Processes
@@ -33,6 +36,12 @@ def share_of(config: TrainingConfig, processes: Processes) -> int:
             f"batch={config.batch} for {processes.count} processes with accumulate={config.accumulate} "
             f"must be a multiple of {parts}: batch={math.ceil(config.batch / parts) * parts} would do"
         )
+    if config.batch == config.accumulate and config.model.context in ("global", "ppm"):
+        raise ConfigError(
+            f"context {config.model.context} gives batch norm one value an image, so it takes 2 images or "
+            f"more in each part of a step: batch={max(config.batch, 2)} with "
+            f"accumulate={max(config.batch // 2, 1)} would do"
+        )
     if config.accumulate > 1 and processes.first:
         logger.warning(
             "accumulate=%d: gradients are those of %d images, batch norm's statistics those of %d",
@@ -41,6 +50,16 @@ def share_of(config: TrainingConfig, processes: Processes) -> int:
             config.batch // config.accumulate,
         )
     return config.batch // parts
+
+
+def make_folder(config: TrainingConfig) -> None:
+    """Makes `out`, or hours of work could not be saved. Raises ConfigError."""
+    try:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out={config.out} cannot be made ({error.strerror}): name another folder"
+        ) from error
 
 
 def build_state(config: TrainingConfig, processes: Processes) -> TrainingState:
@@ -60,7 +79,8 @@ def build_state(config: TrainingConfig, processes: Processes) -> TrainingState:
         torch.manual_seed(config.seed + (processes.rank << 32))  # or all would drop the same features
 
     average = None if config.ema is None else build_average(network, config.ema)
-    state = TrainingState(network, build_optimizer(network, config), iteration=0, average=average)
+    train_list = file_sha256(Path(config.data.root) / config.data.train_list)
+    state = TrainingState(network, build_optimizer(network, config), 0, average, train_list)
     if config.checkpoint.is_file():
         load_state(state, config.checkpoint, config, rank=processes.rank, count=processes.count)
         logger.info("going on from iteration %d of %s", state.iteration, config.checkpoint)
@@ -76,11 +96,15 @@ def build_model(state: TrainingState, config: TrainingConfig, processes: Process
         raise CheckpointError(f"{config.checkpoint} must lie where every process sees it: give another `out`")
     model: nn.Module = state.network
     if processes.count > 1:
-        devices = [processes.device] if processes.device.type == "cuda" else None
-        # Synchronised batch norm keeps the buffers alike by itself.
-        model = DistributedDataParallel(
-            state.network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        model = _distributed(state.network, processes.device)
     if config.compile:
         model.compile(dynamic=False)  # in place: the keys of the weights stay
     return model
+
+
+def _distributed(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    # Synchronised batch norm keeps the buffers alike by itself. PyTorch 2.13 has a new word for it.
+    known = inspect.signature(DistributedDataParallel).parameters
+    unsynchronised = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {unsynchronised: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(network, [device] if device.type == "cuda" else None, **options)

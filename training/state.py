@@ -3,21 +3,24 @@
 A checkpoint holds plain values and tensors: `format`, `config` (the network's), `labels`, `state_dict` (the
 weights to serve: their moving average where there is one), and beside them what resuming needs: `optimizer`,
 `iteration`, `rng_states` (of each process: dropout draws from them), `training` (the resolved configuration),
-and with an average `raw_state_dict` (the weights that the optimizer moves) and `averaged` (how many went in).
-The place in the data follows from `iteration`. `models/checkpoint.py` reads the first four wherever a model
-is asked for.
+`train_list` (the list's sha256), and with an average `raw_state_dict` (the weights that the optimizer moves)
+and `averaged` (how many went in). The place in the data follows from `iteration`. `models/checkpoint.py`
+reads the first four wherever a model is asked for.
 
     from training.state import TrainingState, load_state, save_state
 """
 
 import dataclasses
+import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -31,15 +34,21 @@ from training.config import AugmentConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
+_STALE_S: Final = 3600.0
+
 
 @dataclass
 class TrainingState:
-    """What a training changes as it goes: `iteration` counts the optimizer steps taken."""
+    """What a training changes as it goes: `iteration` counts the optimizer steps taken.
+
+    train_list: sha256 of the list that the images are taken from, None where that does not matter.
+    """
 
     network: SceneParser
     optimizer: torch.optim.Optimizer
     iteration: int
     average: AveragedModel | None = None
+    train_list: str | None = None
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -65,6 +74,7 @@ def save_state(
         "iteration": state.iteration,
         "rng_states": [random_state(device)] if rng_states is None else [dict(each) for each in rng_states],
         "training": config.to_dict(),
+        "train_list": state.train_list,
     }
     if state.average is not None:
         content["raw_state_dict"] = content["state_dict"]
@@ -86,13 +96,19 @@ def load_state(
     missing = [key for key in needed if key not in content]
     if missing:
         raise CheckpointError(f"{path} cannot be resumed: it lacks {missing}; give another `out`")
-    if not _same_network(content["config"], state.network.config):
-        raise CheckpointError(
-            f"{path} is of another network than the configuration's; give another `out`, or its own values"
-        )
-    changed = _schedule_changes(content["training"], config.to_dict())
+    changed = [
+        *_network_changes(content["config"], state.network.config),
+        *_schedule_changes(content["training"], config.to_dict()),
+    ]
     if changed:
-        raise CheckpointError(f"{path} was begun with other {changed}; give another `out`, or its own values")
+        raise CheckpointError(
+            f"{path} was begun with {' '.join(changed)}: give another `out`, or these values again"
+        )
+    if content.get("train_list") not in (None, state.train_list):  # older versions did not write it
+        raise CheckpointError(
+            f"{path} was begun with another list than {config.data.train_list} is now; give another "
+            "`out`, or the list as it was"
+        )
     state.network.load_state_dict(content.get("raw_state_dict", content["state_dict"]))
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]
@@ -129,12 +145,13 @@ def _load_random_state(content: Mapping[str, Any], device: torch.device, rank: i
         torch.cuda.set_rng_state(states[rank]["cuda"], device)
 
 
-def _same_network(before: Mapping[str, Any], now: ModelConfig) -> bool:
+def _network_changes(recorded: Mapping[str, Any], now: ModelConfig) -> list[str]:
     """Keys that an older version did not write have their defaults."""
     try:
-        return ModelConfig.from_dict(before) == now
+        before = ModelConfig.from_dict(recorded).to_dict()
     except ConfigError:
-        return False
+        return ["a network that this version does not know"]
+    return _changes(before, now.to_dict(), "model.")
 
 
 def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -142,18 +159,28 @@ def _schedule_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
     Keys that an older version did not write have their defaults.
     """
-    schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed", "augment")
+    schedule = ("iterations", "epochs", "batch", "lr", "head_lr_factor", "poly_power", "seed")
     loss = ("aux_weight", "class_balance", "teacher", "distill_weight")
     rest = ("momentum", "weight_decay")  # the optimizer's state would bring the old ones back
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
     before = {**defaults, **recorded}
-    before["augment"] = {**dataclasses.asdict(AugmentConfig()), **(recorded.get("augment") or {})}
-    return [key for key in (*schedule, *loss, *rest) if before[key] != now[key]]
+    augment = {**dataclasses.asdict(AugmentConfig()), **(recorded.get("augment") or {})}
+    return [
+        *_changes(before, {key: now[key] for key in (*schedule, *loss, *rest)}, ""),
+        *_changes(augment, now["augment"], "augment."),
+    ]
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
+    """What was otherwise, as one would give it: `lr=0.01`."""
+    values = {key: list(item) if isinstance(item, tuple) else item for key, item in before.items()}
+    return [f"{prefix}{key}={json.dumps(values[key])}" for key, item in now.items() if values[key] != item]
 
 
 def save_atomically(content: Any, path: Path) -> None:
     """`torch.save` to `path`, whose folder is made: readers see the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leavings(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -165,3 +192,12 @@ def save_atomically(content: Any, path: Path) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove_leavings(path: Path) -> None:
+    """Of saves that were killed, each as large as a checkpoint; young ones may be another process's."""
+    for found in path.parent.iterdir():
+        if found.name.startswith(f".{path.name}."):
+            with suppress(OSError):
+                if time.time() - found.stat().st_mtime > _STALE_S:
+                    found.unlink()

@@ -74,8 +74,8 @@ class HostCopy:
     def begin(self) -> None:
         """Notes the value that the tensor has by now."""
         self._host.copy_(self._tensor, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
+        if self._copied is not None:  # on the tensor's GPU, which need not be the current one
+            self._copied.record(torch.cuda.current_stream(self._tensor.device))
 
     def value(self) -> Tensor:
         """Waits until it has come."""

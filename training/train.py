@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from training.monitor import Monitor
 from training.numerics import numerics, undisturbed
 from training.objective import build_objective
 from training.optimization import set_learning_rate
-from training.setup import build_model, build_state, share_of
+from training.setup import build_model, build_state, make_folder, share_of
 from training.signals import InterruptedTraining, StopSignals
 from training.state import TrainingState, random_state, save_state
 from training.step import gradients, grouped
@@ -57,6 +57,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
     with (
         open_processes(config.device) as processes,
         numerics(processes.device, deterministic=config.deterministic),
+        ExitStack() as opened,
     ):
         with processes.together():
             share = share_of(config, processes)
@@ -64,20 +65,22 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
             pairs = read_list(root, root / config.data.train_list)
             # A missing image is better known now than after the training.
             read_list(root, root / config.data.val_list)
+            make_folder(config)
             total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
-            state = build_state(config, processes)
+            # Before the state, which puts random states back: making a teacher draws numbers.
             objective = build_objective(config, pairs, processes.device)
+            state = build_state(config, processes)
             # The loader's workers are made before the monitor has threads and signals are noted.
             batches = training_batches(
                 pairs, config, processes, share=share, start=state.iteration, stop=total
             )
-            steps = grouped(batches, config.accumulate)
+            steps = grouped(opened.enter_context(closing(batches)), config.accumulate)
             monitor = Monitor(config, start=state.iteration, total=total, speaks=processes.first)
 
         model = build_model(state, config, processes).train()
         logger.info("iteration %d of %d, %s", state.iteration, total, processes.device)
         with closing(monitor), StopSignals() as stop:
-            for parts in steps:
+            for parts in processes.each(steps):
                 lr = set_learning_rate(state.optimizer, config, state.iteration / total)
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = gradients(model, parts, objective, config, processes)
@@ -86,7 +89,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
                     with processes.together():
                         raise FloatingPointError(
                             f"the loss is {loss} at iteration {state.iteration}; lower lr, or bf16=false. "
-                            f"What was saved stands in {config.out}"
+                            f"What was saved before, if anything, stands in {config.out}"
                         )
                 state.optimizer.step()
                 if state.average is not None:

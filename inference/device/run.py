@@ -18,7 +18,8 @@ from inference.device.availability import current, find_kernels, give_up
 from inference.device.tables import Stitching, to
 from inference.device.windows import DeviceCutter
 from inference.engines import Engine
-from inference.plan import Band, Plan, View
+from inference.errors import EngineError
+from inference.plan import MEBIBYTE, Band, Plan, View
 from inference.prediction import Check, Outputs, Prediction
 from inference.stitch import Stitcher
 from inference.window_logits import WindowLogits
@@ -30,6 +31,21 @@ MAX_FUSED_CLASSES = 1024
 def fuses(like: Tensor, classes: int) -> bool:
     """Whether one kernel finishes images there, so that blocks need no memory."""
     return classes <= MAX_FUSED_CLASSES and find_kernels(like.device) is not None
+
+
+def run_on_device(
+    info: ModelInfo, engine: Engine, plan: Plan, image: NDArray[np.uint8], check: Check, like: Tensor
+) -> Prediction:
+    """The prediction that `plan` is of, where `like` lies. EngineError where memory does not suffice."""
+    try:
+        return DeviceRun(info, engine, plan, image, check, like).result()
+    except torch.OutOfMemoryError as error:
+        height, width = plan.request.image_hw
+        raise EngineError(
+            f"the GPU's memory is too small for {width}x{height} pixels, which take "
+            f"{plan.peak_bytes / MEBIBYTE:.0f} MiB beside the network: free some, or choose a smaller memory "
+            "budget, --device cpu"
+        ) from error
 
 
 class DeviceRun:

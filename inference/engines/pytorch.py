@@ -102,6 +102,9 @@ class PyTorchEngine:
             raise EngineError(
                 f"the GPU's memory is too small for {tuple(images.shape)}: free some, or choose --device cpu"
             ) from error
+        except RuntimeError as error:
+            said = str(error).strip().partition("\n")[0]
+            raise EngineError(f"PyTorch failed on {tuple(images.shape)}: {said}") from error
 
     def close(self) -> None:
         """Lets go of the network and its memory."""

@@ -46,7 +46,7 @@ def exposed() -> dict[str, set[str]]:
     """Every sample's name of a service that has had a few requests, with its labels."""
     app, pid = tiny_app(), os.getpid()
     gpus: Any = SimpleNamespace(states=lambda: [GpuState(0, "Some GPU", 0.5, 2, 3, {pid: 1})])
-    app.state.service.metrics.watch_workers(lambda: [SimpleNamespace(name="cuda:0", pid=pid)], gpus)
+    app.state.service.metrics.watch_workers(lambda: [SimpleNamespace(name="cuda:0", pid=pid)], lambda: gpus)
     with TestClient(app) as client:
         assert client.post("/segment", content=encoded(three_colors())).status_code == 200
         assert client.post("/segment", content=b"no picture").status_code == 415

@@ -154,7 +154,11 @@ def test_a_bundled_name_a_folder_and_a_checkpoint_are_told_apart(bundled: Path, 
 
 
 @pytest.mark.parametrize(
-    "text", ["beta", "", "../bundled/alpha", "./alpha", "half made", "no/alpha", ".", "/"]
+    "text",
+    [
+        *("beta", "", "../bundled/alpha", "./alpha", "half made", "no/alpha", ".", "/"),
+        *("~nobody-of-that-name/a", 300 * "a"),
+    ],
 )
 def test_what_is_nowhere_says_what_there_is(
     bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str

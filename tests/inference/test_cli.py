@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from inference import __main__ as command
+from inference import labelling
 from inference.errors import EngineError, ModelNotFoundError
 from inference.images import read_image
 from inference.predictor import Predictor
@@ -107,6 +108,17 @@ def test_every_output(
     assert [(entry["id"], entry["pixels"]) for entry in document["classes"]] == [(4, 2700)]
     assert document["classes"][0]["rle"]["size"] == [45, 60]
     assert document["timings_ms"]["infer"] >= document["timings_ms"]["engine"] >= 0
+
+
+def test_names_that_are_no_text_are_taken_and_told(
+    engine: BrightnessEngine, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(bytes(photos / "é") + b"\xff.png"))
+    (photos / "0.png").rename(odd)
+    status, summary, _ = run(capsys, odd, "--out", tmp_path / "out", "--output", "labels,json")
+    assert (status, summary["written"]) == (0, 1)
+    document = json.loads((tmp_path / "out/json" / f"{odd.stem}.json").read_bytes())
+    assert document["file"] == str(odd)
 
 
 def test_on_a_gpu_predictions_overlap_and_results_are_the_same(
@@ -406,6 +418,27 @@ def test_an_interruption_keeps_what_is_done_and_leaves_nothing_half_done(
     engine.before_call = lambda call: None
     status, again, _ = run(capsys, photos, "--out", tmp_path / "out", "--output", "labels,json")
     assert (status, again["written"] + summary["written"]) == (0, 5)
+
+
+def test_what_is_being_written_when_interrupted_counts_too(
+    engine: BrightnessEngine,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = labelling._write
+
+    def interrupted(*arguments: Any) -> None:
+        time.sleep(0.2)  # by then the command waits for this one
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.2)
+        write(*arguments)
+
+    monkeypatch.setattr(labelling, "_write", interrupted)
+    status, summary, _ = run(capsys, photos / "0.png", "--out", tmp_path / "out")
+    assert (status, summary["written"]) == (130, 1)
+    assert listing(tmp_path / "out") == ["labels/0.png"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

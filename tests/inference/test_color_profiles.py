@@ -1,6 +1,7 @@
 """Colours of files with ICC profiles, against the profiles' own formulas in float64."""
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -20,29 +21,42 @@ D50 = (0.9642, 1.0, 0.8249)
 
 def made_profile(primaries: np.ndarray, gamma: float = 2.19921875, *, space: bytes = b"RGB ") -> bytes:
     """A version 2 display profile: a matrix and a power of gamma."""
-
-    def xyz(values: np.ndarray | tuple[float, ...]) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
-
     curve = b"curv\0\0\0\0" + struct.pack(">IH2x", 1, round(gamma * 256))
-    text = b"text\0\0\0\0made"
-    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"made\0" + bytes(78)
-    tags = {b"desc": name, b"cprt": text, b"wtpt": xyz(D50)}
     if space == b"RGB ":
-        tags |= {b"rXYZ": xyz(primaries[:, 0]), b"gXYZ": xyz(primaries[:, 1]), b"bXYZ": xyz(primaries[:, 2])}
+        tags = {b"rXYZ": xyz(primaries[:, 0]), b"gXYZ": xyz(primaries[:, 1]), b"bXYZ": xyz(primaries[:, 2])}
         tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     else:
-        tags |= {b"kTRC": curve}
+        tags = {b"kTRC": curve}
+    return assembled(tags, b"mntr", space, b"XYZ ")
+
+
+def xyz(values: np.ndarray | tuple[float, ...]) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+def assembled(tags: dict[bytes, bytes], kind: bytes, space: bytes, connection: bytes) -> bytes:
+    """A version 2 profile: what every one has, and `tags`."""
+    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"made\0" + bytes(78)
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0made", b"wtpt": xyz(D50)} | tags
     table, body, at = b"", b"", 128 + 4 + 12 * len(tags)
     for key, value in tags.items():
         padded = value + bytes(-len(value) % 4)
         table += key + struct.pack(">II", at + len(body), len(value))
         body += padded
     size = at + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", space, b"XYZ ")
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, kind, space, connection)
     header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     header += struct.pack(">3i", *(round(value * 65536) for value in D50))
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def made_press(lightness: np.ndarray) -> bytes:
+    """A version 2 profile of four inks: CIE lightness, without colour, of each of the 16 overprints."""
+    ramp = bytes(range(256))
+    nodes = b"".join(bytes([round(each * 2.55), 128, 128]) for each in lightness)
+    unit = struct.pack(">9i", *(65536 * np.eye(3, dtype=int)).ravel())
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + unit + 4 * ramp + nodes + 3 * ramp
+    return assembled({b"A2B0": table}, b"prtr", b"CMYK", b"Lab ")
 
 
 def expected_srgb(pixels: np.ndarray, primaries: np.ndarray, gamma: float = 2.19921875) -> np.ndarray:
@@ -87,6 +101,27 @@ def test_grey_with_a_profile_becomes_grey_of_srgb() -> None:
     expected = expected_srgb(np.repeat(ramp[..., None].astype(float), 3, 2), SRGB, 1.5)
     assert np.abs(found - expected)[:, 16:].max() <= 2  # the library's table is coarse where it is darkest
     assert np.abs(found[..., 0].astype(int) - ramp).max() > 10
+    with_alpha = io.BytesIO()
+    profile = made_profile(SRGB, 1.5, space=b"GRAY")
+    Image.fromarray(ramp).convert("LA").save(with_alpha, "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(decode_image(with_alpha.getvalue()), found)
+
+
+@pytest.mark.parametrize("format", ["TIFF", "JPEG"])
+def test_inks_become_the_colours_that_their_profile_says(format: str) -> None:
+    """A made-up press: lightness is 100 without ink, each ink takes a share of it, black most."""
+    shares = np.array([0.3, 0.25, 0.1, 0.5])
+    inks = np.array(list(itertools.product((0, 1), repeat=4)))
+    lightness = 100 * np.prod(1 - shares * inks, axis=1)
+    picture = Image.fromarray((255 * inks).astype(np.uint8).repeat(8, 0)[None].repeat(8, 0), "CMYK")
+    buffer = io.BytesIO()
+    options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {}
+    picture.save(buffer, format, icc_profile=made_press(lightness), **options)
+    found = decode_image(buffer.getvalue())[4, 4::8].astype(float)
+    linear = ((lightness + 16) / 116) ** 3
+    linear = (linear - linear.min()) / (1 - linear.min())  # the press's black becomes the screen's
+    expected = 255 * (1.055 * linear ** (1 / 2.4) - 0.055).clip(0)
+    assert np.abs(found - expected[:, None]).max() <= 3
 
 
 def test_a_palette_with_a_profile_and_alpha_are_converted_too() -> None:

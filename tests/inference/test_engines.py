@@ -281,6 +281,8 @@ def test_a_checkpoint_runs_in_pytorch_and_describes_itself(official: Path) -> No
     as_tensor = engine.infer(torch.from_numpy(images))
     assert isinstance(as_tensor, torch.Tensor)
     assert not as_tensor.requires_grad
+    with pytest.raises(EngineError, match=r"PyTorch failed on \(1, 4, 65, 65\)"):
+        engine.infer(np.zeros((1, 4, 65, 65), np.float32))
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.infer(images)

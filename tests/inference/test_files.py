@@ -53,6 +53,31 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path: Path) -> None:
     assert planned([str(tmp_path / "img[1].jpg")], tmp_path) == {"img[1].jpg": "labels/img[1].png"}
 
 
+def test_a_name_that_begins_as_homes_do_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("~a copy.jpg", "home/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert planned(["~a copy.jpg", "~/b.jpg"], tmp_path) == {
+        "~a copy.jpg": "labels/~a copy.png",
+        "b.jpg": "labels/b.png",
+    }
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ParameterError, match=r"photos cannot be read \(Permission denied\)"):
+        plan_jobs([str(photos)], out=tmp_path, suffixes=SUFFIXES)
+
+
 def test_only_the_last_ending_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.b.jpg").write_bytes(b"")
     assert planned([str(tmp_path / "a.b.jpg")], tmp_path) == {"a.b.jpg": "labels/a.b.png"}
@@ -75,7 +100,18 @@ def test_own_results_below_the_folder_are_not_read(photos: Path) -> None:
     assert len(jobs) == 4
 
 
-@pytest.mark.parametrize("text", ["missing.jpg", "missing/", "missing/*.jpg", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "missing.jpg",
+        "missing/",
+        "missing/*.jpg",
+        "",
+        "~nobody-of-that-name/a.jpg",
+        300 * "a",
+        "a/" + 99 * "*b",
+    ],
+)
 def test_what_is_not_there_is_an_error(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParameterError, match=r"does not exist|no file matches"):
@@ -103,6 +139,28 @@ def test_an_image_is_never_its_own_result(tmp_path: Path) -> None:
     (tmp_path / "labels/a.png").write_bytes(b"")
     with pytest.raises(ParameterError, match="choose another --out"):
         plan_jobs([str(tmp_path / "labels")], out=tmp_path, suffixes=SUFFIXES)
+
+
+def test_nor_is_it_where_links_lead_to_it(tmp_path: Path) -> None:
+    photos, suffixes = tmp_path / "photos", {"labels": ".png"}
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/labels").symlink_to(photos)
+    (tmp_path / "picked").mkdir()
+    (tmp_path / "picked/a.png").symlink_to(photos / "a.png")
+    for source in (photos, tmp_path / "out/labels", tmp_path / "picked"):
+        with pytest.raises(ParameterError, match="choose another --out"):
+            plan_jobs([str(source)], out=tmp_path / "out", suffixes=suffixes)
+
+
+def test_own_results_are_not_read_where_links_lead_to_them(photos: Path, tmp_path: Path) -> None:
+    (photos / "labels").mkdir()
+    (photos / "labels/b.png").write_bytes(b"")
+    (tmp_path / "link").symlink_to(photos)
+    for out, folder in ((tmp_path / "link", photos), (photos, tmp_path / "link")):
+        jobs = plan_jobs([str(folder)], out=out, suffixes=SUFFIXES, recursive=True)
+        assert len(jobs) == 4
 
 
 def test_done_means_every_result_is_there(photos: Path, tmp_path: Path) -> None:

@@ -325,3 +325,18 @@ def test_memory_peaks_where_the_plan_says(image_hw: tuple[int, int], options: di
         tracemalloc.stop()
     # Python objects come on top; blocks may be narrower than planned; scaling and stitching take turns.
     assert 0.9 * plan.peak_bytes <= peak <= plan.peak_bytes + (1 << 17)
+
+
+def test_mirroring_a_window_takes_no_memory_of_its_own() -> None:
+    predictor = predictor_of(ConvolutionEngine(2, (465, 465), preferred_batch=1))
+    image = made_image(30, 60)
+    plan = predictor.plan((30, 60), flip=True)
+    assert plan.memory["engine batch"] > 0.8 * plan.peak_bytes
+    predictor.predict(image, flip=True)
+    tracemalloc.start()
+    try:
+        predictor.predict(image, flip=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1.1 * plan.peak_bytes

@@ -115,6 +115,14 @@ def test_the_windows_of_an_interval_are_those_that_overlap_it(axis: Axis, data: 
     assert list(range(*axis.touched(low, high))) == overlapping
 
 
+@given(axes, st.data())
+def test_the_widest_support_is_hardly_more_than_there_is(axis: Axis, data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, axis.image))
+    supports = [axis.support(start, start + length) for start in range(axis.image - length + 1)]
+    widest = max(high - low for low, high in supports)
+    assert widest <= axis.widest_support(length) <= widest + 1
+
+
 @given(axes)
 def test_the_support_of_a_pixel_holds_both_its_neighbours(axis: Axis) -> None:
     for index in range(axis.image):

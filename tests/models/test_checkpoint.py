@@ -14,11 +14,13 @@ from models.checkpoint import (
     build_from_checkpoint,
     load_backbone,
     load_checkpoint,
+    load_weights,
     save_safetensors,
 )
-from models.config import PRESETS, ModelConfig
+from models.config import PRESETS, ModelConfig, PsaType
+from models.errors import MismatchError
 from models.labels import LABEL_SETS, get_label_set
-from models.network import SceneParser
+from models.network import SceneParser, build_network
 from models.options import ArchitectureOptions
 from models.resnet import ResNet
 from tests.models.networks import (
@@ -223,3 +225,36 @@ def test_a_backbone_takes_a_classifier_s_weights(tmp_path: Path, flat: bool) -> 
     backbone = ResNet(18)
     load_backbone(backbone, path)
     assert all(torch.equal(value, state[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("psa_type", ["collect", "distribute"])
+def test_weights_of_one_official_direction_are_as_the_network_takes_them(
+    psa_type: PsaType, tmp_path: Path
+) -> None:
+    source = tiny_network(classes=11, psa_type=psa_type)
+    path = write_official(tmp_path / "camvid.pth", source.config, source.state_dict())
+    network = build_network(source.config)
+    load_weights(network, path)
+    assert torch.equal(network.context.attention[3].weight, source.context.attention[3].weight)  # type: ignore[union-attr, index]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"psa_type": "distribute"}, "give model.psa_type=collect"),
+        ({"compact": True, "crop_hw": (129, 129)}, "give model.compact=False"),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_refused(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    source = tiny_network(classes=11, psa_type="collect")
+    path = write_own(tmp_path / "own.pth", source.config, LABEL_SETS["camvid"], source.state_dict())
+    network = build_network(source.config.replace(**changes))
+    assert shapes(network) == shapes(source)
+    with pytest.raises(MismatchError, match=says):
+        load_weights(network, path)
+
+
+def shapes(network: SceneParser) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in network.state_dict().items()}

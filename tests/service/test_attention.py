@@ -13,7 +13,7 @@ from inference.attention import Point, attention_at
 from inference.heatmap import draw_attention
 from inference.predictor import Predictor
 from service.attention import compact
-from service.openapi import ATTENTION
+from service.openapi.attention import ATTENTION, ATTENTION_SCHEMA
 from tests.service.fakes import (
     TellingEngine,
     app_of,
@@ -193,8 +193,8 @@ def test_any_weights_survive_as_bytes(weights: NDArray[np.float64]) -> None:
 
 def test_the_documents_example_can_be_read_as_its_schema_says() -> None:
     content = ATTENTION[200]["content"]["application/json"]
-    (point,) = content["example"]["points"]
-    needed = content["schema"]["properties"]["points"]["items"]["required"]
+    (point,) = content["examples"]["json"]["value"]["points"]
+    needed = ATTENTION_SCHEMA["properties"]["points"]["items"]["required"]
     assert set(needed) <= set(point)
     assert weights_in(point["collect"]).shape == (2, 3)
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service import keys as keys_module
-from service.clients import UNKNOWN, address_of, bucket_of
+from service.addresses import UNKNOWN, address_of, bucket_of
 from service.gate import is_open
 from service.keys import Keys, KeysError, make_key, parse_keys, presented_key
 from service.ratelimit import RateLimit

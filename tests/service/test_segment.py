@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from inference.predictor import Predictor
 from inference.render import overlay
-from service import routes
+from service import work
 from service.app import create_app
 from service.errors import Problem
 from service.settings import Settings
@@ -210,7 +210,7 @@ def test_a_parameter_repeated_thousands_of_times_is_refused_at_once() -> None:
     request = Request({"type": "http", "query_string": b"alpha=0&" * 60_000})
     started = time.monotonic()
     with pytest.raises(Problem, match="more than once"):
-        routes._refuse_repeated(request)
+        work.refuse_repeated(request)
     assert time.monotonic() - started < 5
 
 

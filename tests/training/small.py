@@ -1,11 +1,15 @@
-"""A network that trains as the real ones do, in milliseconds: for tests of the trainer, not of networks."""
+"""Networks that train and teach in milliseconds: for tests of the trainer, not of networks."""
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.checkpoint import FORMAT
 from models.config import ModelConfig
-from models.network import TrainingLogits
+from models.labels import get_label_set
+from models.network import TrainingLogits, build_network
 
 
 class SmallNetwork(nn.Module):
@@ -36,3 +40,11 @@ class SmallNetwork(nn.Module):
             for head in (self.cls, self.aux)
         )
         return TrainingLogits(main, aux)
+
+
+def teacher_file(path: Path, classes: int = 11, dataset: str = "camvid") -> None:
+    """Writes a checkpoint of fresh weights, for crops of 33 pixels."""
+    config = ModelConfig(depth=18, classes=classes, crop_hw=(33, 33), head_width=8, aux=False)
+    torch.manual_seed(3)
+    content = {"config": config.to_dict(), "state_dict": build_network(config).state_dict()}
+    torch.save({"format": FORMAT, "labels": get_label_set(dataset).to_dict(), **content}, path)

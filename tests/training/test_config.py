@@ -105,7 +105,10 @@ def test_a_context_method_is_one_override() -> None:
     [
         ("learning_rate=0.1", "unknown keys ['learning_rate']"),
         ("augment.rotation=10", "unknown keys ['augment.rotation']"),
-        ("model.depht=50", "depht"),
+        ("model.depht=50", "unknown keys ['model.depht']; known are ['align_corners', "),
+        ("data.7=1", "unknown keys ['data.7']"),
+        ("epochs=.inf", "epochs does not take inf"),
+        ("lr=.nan", "lr does not take nan"),
         ("lr=fast", "lr does not take 'fast'"),
         ("lr=-1", "lr must be above 0"),
         ("batch=true", "batch does not take True"),
@@ -140,6 +143,11 @@ def test_a_missing_file_and_missing_keys_are_errors(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="keys and values"):
         read_config(tmp_path / "list.yaml")
+    (tmp_path / "numbers.yaml").write_text("{preset: psanet18_camvid, 7: 1, model: {8: 1}}")
+    with pytest.raises(ConfigError, match=r"unknown keys \['model\.8'\]"):
+        read_config(tmp_path / "numbers.yaml")
+    with pytest.raises(ConfigError, match=r"unknown keys \['7'\]"):
+        read_config(tmp_path / "numbers.yaml", ["model=null"])
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match="not YAML"):
         read_config(tmp_path / "broken.yaml")

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,25 @@ def test_the_command_draws_all_runs(run: Path, tmp_path: Path) -> None:
     assert (picture.std(2) > 20).sum() > 100, "no coloured line was drawn"
     main([str(run), "--out", str(tmp_path / "curves.svg")])
     assert "<svg" in (tmp_path / "curves.svg").read_text()
+
+
+def test_runs_in_folders_of_one_name_are_all_drawn(run: Path, tmp_path: Path) -> None:
+    runs = []
+    for row in ("baseline", "collect"):
+        runs.append(tmp_path / row / "seed0")
+        shutil.copytree(run, runs[-1])
+    main([*map(str, runs), "--out", str(tmp_path / "curves.svg")])
+    drawn = (tmp_path / "curves.svg").read_text()
+    assert "baseline/seed0" in drawn
+    assert "collect/seed0" in drawn
+
+
+def test_the_folder_one_is_in_has_its_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    main([".", "--out", str(tmp_path / "curves.svg")])
+    assert "psanet18_camvid" in (tmp_path / "curves.svg").read_text()
 
 
 @pytest.mark.parametrize("case", ["no folder", "no curves", "no format"])

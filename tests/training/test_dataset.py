@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +9,9 @@ import torch
 from PIL import Image
 
 from inference.pairs import DatasetError, load_pair, read_label, read_list, read_test_list
-from training.config import AugmentConfig
-from training.dataset import EndlessSampler, SegmentationDataset
+from training.config import AugmentConfig, read_config
+from training.dataset import EndlessSampler, SegmentationDataset, training_batches
+from training.distributed import Processes
 from training.transforms import TrainingTransform
 
 
@@ -102,6 +106,30 @@ def test_an_image_that_cannot_be_decoded_is_named(miniature: Path) -> None:
     image.write_bytes(image.read_bytes()[:-40])
     with pytest.raises(DatasetError, match=r"0\.png cannot be read as an image: .*truncated"):
         load_pair((image, label), classes=11)
+
+
+def test_workers_say_what_they_cannot_read_and_end_at_once(miniature: Path) -> None:
+    pairs = read_list(miniature, miniature / "list/train.txt")
+    Image.new("L", (80, 60), 77).save(pairs[2][1])
+    settings = ["model.crop_hw=[33, 33]", "batch=1", "workers=1", "data.cache=false"]
+    config = read_config("training/configs/camvid_psanet18.yaml", settings)
+    batches = training_batches(pairs, config, Processes(torch.device("cpu")), share=1, start=0, stop=4)
+    with pytest.raises(DatasetError, match=r"^\S+ holds 77, which is neither a class id below 11 nor 255$"):
+        list(batches)
+    # Or they would be waited for at the process's end.
+    assert not multiprocessing.active_children()
+
+
+def test_workers_serve_on_when_their_whole_group_gets_a_signal(miniature: Path) -> None:
+    pairs = read_list(miniature, miniature / "list/train.txt")
+    settings = ["model.crop_hw=[33, 33]", "batch=1", "workers=1", "prefetch=1"]
+    config = read_config("training/configs/camvid_psanet18.yaml", settings)
+    batches = training_batches(pairs, config, Processes(torch.device("cpu")), share=1, start=0, stop=8)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid or 0, signum)
+    assert len(list(batches)) == 7
 
 
 def test_a_test_list_may_leave_the_labels_out(miniature: Path) -> None:

@@ -1,5 +1,8 @@
 """DenseCRF: its limits, a slow mean field to compare with, and what is said where it cannot run."""
 
+import multiprocessing
+import os
+import signal
 import sys
 
 import numpy as np
@@ -111,6 +114,23 @@ def test_processes_refine_as_the_function_does() -> None:
     with Refiner(DenseCRFParameters(), 1) as refiner:
         for image, each in zip(images, probabilities, strict=True):
             assert np.array_equal(refiner(image, each), refine(image, each, DenseCRFParameters()))
+
+
+def test_processes_refine_on_when_their_whole_group_gets_a_signal_and_a_killed_one_is_said() -> None:
+    image, probabilities = image_of(1), probabilities_of(3)
+    with Refiner(DenseCRFParameters(), 1) as refiner:
+        refiner(image, probabilities)
+        (process,) = multiprocessing.active_children()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            os.kill(process.pid or 0, signum)
+        assert np.array_equal(
+            refiner(image, probabilities), refine(image, probabilities, DenseCRFParameters())
+        )
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        for _ in range(2):
+            with pytest.raises(EngineError, match="fewer --workers need less"):
+                refiner(image, probabilities)
 
 
 def test_sizes_that_differ_and_too_many_classes_are_refused() -> None:

@@ -4,6 +4,7 @@ Networks compute in float64, so that what remains between one process and two is
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from models.config import ConfigError
@@ -135,6 +137,18 @@ def test_what_one_process_finds_wrong_ends_all_with_one_message(miniature: Path,
     errors = [line for line in said.splitlines() if "error" in line]
     assert len(errors) == 1
     assert "process 1 of 2: error: there is no list" in errors[0]
+
+
+def test_a_file_that_is_found_wrong_on_the_way_ends_all_with_its_name_alone(
+    miniature: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (80, 60), 77).save(miniature / "labels/2.png")
+    command = arguments(miniature, tmp_path, "iterations=9", "data.cache=false", "workers=1")
+    codes, _, said = drive([[rank, 2, [*command, "batch=2"], {}] for rank in (0, 1)])
+    assert codes == [[2, 2]]
+    assert "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if "error" in line]
+    assert re.search(r"process \d of 2: error: \S*labels/2\.png holds 77, which is neither", error)
 
 
 def test_processes_take_together_the_images_that_one_would_take_in_each_step() -> None:

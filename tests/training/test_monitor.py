@@ -9,7 +9,7 @@ from models.config import ConfigError
 from training.config import TrainingConfig, read_config
 from training.monitor import Monitor, beside
 
-BUNDLED = Path("models/bundled/psanet18_camvid")
+CHECKPOINT = Path("models/bundled/psanet18_camvid/psanet18_camvid.safetensors")
 
 
 def config(out: Path, *overrides: str) -> TrainingConfig:
@@ -55,7 +55,7 @@ def test_steps_that_were_lost_with_a_crash_are_not_drawn_twice(tmp_path: Path) -
 
 def test_pictures_of_the_validation_are_drawn(miniature: Path, tmp_path: Path) -> None:
     monitor = Monitor(config(tmp_path), start=0, total=1, speaks=True)
-    monitor.pictures(1, BUNDLED, [(miniature / "images/0.png", miniature / "labels/0.png")], "cpu")
+    monitor.pictures(1, CHECKPOINT, [(miniature / "images/0.png", miniature / "labels/0.png")], "cpu")
     monitor.close()
     assert written(tmp_path)[1] == ["validation/0"]
 
@@ -76,7 +76,7 @@ def test_a_picture_is_image_truth_and_prediction_black_where_nothing_counts() ->
 def test_only_one_process_writes(tmp_path: Path) -> None:
     monitor = Monitor(config(tmp_path, "tensorboard=true"), start=0, total=2, speaks=False)
     monitor.step(2, loss=1, main=1, aux=1, lr=1)
-    monitor.pictures(2, BUNDLED, [], "cpu")
+    monitor.pictures(2, CHECKPOINT, [], "cpu")
     monitor.close()
     assert not (tmp_path / "tensorboard").exists()
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from inference.pairs import read_list
-from models.checkpoint import FORMAT, CheckpointError
-from models.config import ConfigError, ModelConfig
-from models.labels import IGNORE, get_label_set
-from models.network import TrainingLogits, build_network
+from models.checkpoint import CheckpointError
+from models.config import ConfigError
+from models.labels import IGNORE
+from models.network import TrainingLogits
+from tests.training.small import teacher_file
 from training.config import TrainingConfig, read_config
 from training.objective import Objective, build_objective, divergence
 
@@ -51,14 +52,6 @@ def config_of(root: Path, *changes: str) -> TrainingConfig:
     return read_config(
         CAMVID, [f"data.root={root}", "model.crop_hw=[33, 33]", "model.head_width=8", *changes]
     )
-
-
-def teacher_file(path: Path, classes: int = 11, dataset: str = "camvid") -> ModelConfig:
-    config = ModelConfig(depth=18, classes=classes, crop_hw=(33, 33), head_width=8, aux=False)
-    torch.manual_seed(3)
-    content = {"config": config.to_dict(), "state_dict": build_network(config).state_dict()}
-    torch.save({"format": FORMAT, "labels": get_label_set(dataset).to_dict(), **content}, path)
-    return config
 
 
 def test_a_teacher_is_followed_without_gradients_of_its_own(tmp_path: Path, miniature: Path) -> None:

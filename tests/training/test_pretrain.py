@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from inference.pairs import DatasetError
 from models.checkpoint import load_backbone
 from models.resnet import ResNet
-from training.pretrain import Schedule, augment, load
+from training.pretrain import Schedule, augment, load, main
 
 
 def archive(path: Path, count: int, seed: int) -> np.ndarray:
@@ -111,3 +112,50 @@ def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str)
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "holds no train-*.npz and val.npz" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--epochs", "0"], "argument --epochs: takes 1 or more, not '0'"),
+        (["--device", "gpu"], "device is auto, cpu, cuda or cuda:N, not 'gpu'"),
+        (["--batch", "9"], "--batch 9 is more than the 8 images"),
+        (["--batch", "2", "--lr", "1e9"], "lower --lr"),
+        (["--out", "{folder}/val.npz/below/x.pth"], "val.npz/below"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive(tmp_path / "train-0.npz", 8, 0)
+    archive(tmp_path / "val.npz", 2, 1)
+    given = ["--data", str(tmp_path), "--out", str(tmp_path / "x.pth"), "--device", "cpu", "--epochs", "1"]
+    given += [argument.format(folder=tmp_path) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize("case", ["no labels", "no archive", "no image"])
+def test_a_damaged_archive_is_named(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "train-0.npz"
+    archive(path, 3, 0)
+    if case == "no archive":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        with np.load(path) as whole:
+            arrays = dict(whole)
+        if case == "no labels":
+            del arrays["labels"]
+        else:
+            arrays["data"][:] = 0
+        np.savez(path, **arrays)
+    with pytest.raises(DatasetError, match=r"train-0\.npz cannot be read \(.*\): fetch the archive again"):
+        load([path])

@@ -7,7 +7,7 @@ from models.checkpoint import CheckpointError, build_from_checkpoint, load_check
 from models.network import build_network
 from training.config import read_config
 from training.optimization import build_optimizer
-from training.release import release
+from training.release import main, release
 from training.state import TrainingState, save_state
 
 
@@ -35,3 +35,15 @@ def test_another_ending_or_a_missing_file_is_an_error(tmp_path: Path) -> None:
         release(tmp_path / "checkpoint.pth", tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="no checkpoint file"):
         release(tmp_path / "checkpoint.pth", tmp_path / "model.safetensors")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["model.crop_hw=[33, 33]", "model.head_width=8", f"data.root={tmp_path}", f"out={tmp_path}"]
+    config = read_config("training/configs/camvid_psanet18.yaml", overrides)
+    network = build_network(config.model)
+    path = tmp_path / "checkpoint.pth"
+    save_state(TrainingState(network, build_optimizer(network, config), iteration=3), path, config)
+    with pytest.raises(SystemExit) as ended:
+        main(["--ckpt", str(path), "--out", str(path / "below/model.safetensors")])
+    assert ended.value.code == 2
+    assert "checkpoint.pth/below cannot be used: Not a directory" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch import nn
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from models.network import TrainingLogits, build_network
-from tests.training.small import SmallNetwork
+from tests.training.small import SmallNetwork, teacher_file
 from training import evaluate as evaluate_module
 from training import setup as training_setup
 from training import train as train_module
@@ -73,6 +73,8 @@ def test_a_training_that_a_signal_stopped_goes_on_as_if_nothing_had_been(
     # An evaluation in between draws random numbers of its own, after the state was saved.
     monkeypatch.setattr(train_module, "evaluate", lambda *args, **kwargs: {"mIoU": float(torch.rand(()))})
     settings = ["iterations=4", "ema=0.9", "evaluate_every=2", "model.dropout=0.5"]
+    teacher_file(tmp_path / "teacher.pth")  # made at each start, from random numbers at first
+    settings += [f"teacher={tmp_path}/teacher.pth", "class_balance=0.5"]
     train(tiny(miniature, tmp_path / "whole", *settings))
     config = tiny(miniature, tmp_path / "parts", *settings)
 
@@ -329,12 +331,29 @@ def test_another_network_or_schedule_is_not_resumed(miniature: Path, tmp_path: P
     out = tmp_path / "out"
     train(tiny(miniature, out, "iterations=1"))
     for override, says in (
-        ("model.context=none", "another network"),
-        ("lr=0.5", r"other \['lr'\]"),
-        ("momentum=0.5", r"other \['momentum'\]"),
+        ("model.context=none", 'begun with model.context="psa": give another `out`, or these'),
+        ("lr=0.5", "begun with lr=0.01:"),
+        ("momentum=0.5", "begun with momentum=0.9:"),
+        ("augment.scale=[0.5, 1]", r"begun with augment.scale=\[0.5, 2.0\]:"),
     ):
         with pytest.raises(CheckpointError, match=says):
             train(tiny(miniature, out, "iterations=1", override))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("way", ["another name", "other content"])
+def test_another_list_is_not_gone_on_with_and_a_copy_is(way: str, miniature: Path, tmp_path: Path) -> None:
+    settings = ["epochs=1", "batch=1", "data.train_list=list/copy.txt"]
+    lines = (miniature / "list/train.txt").read_text()
+    (miniature / "list/copy.txt").write_text(lines)
+    train(tiny(miniature, tmp_path, *settings[:2]))
+    train(tiny(miniature, tmp_path, *settings))
+    if way == "another name":
+        settings[2] = "data.train_list=list/val.txt"
+    else:
+        (miniature / "list/copy.txt").write_text(2 * lines)
+    with pytest.raises(CheckpointError, match=r"was begun with another list than list/\w+\.txt is now"):
+        train(tiny(miniature, tmp_path, *settings))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -363,6 +382,16 @@ def test_checkpoints_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
+def test_halves_of_saves_that_were_killed_do_not_fill_the_disk(tmp_path: Path) -> None:
+    names = [".checkpoint.pth.old", ".checkpoint.pth.young", ".other.pth.old"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+        if name.endswith("old"):
+            os.utime(tmp_path / name, (0, 0))
+    save_atomically({"value": 1}, tmp_path / "checkpoint.pth")
+    assert {file.name for file in tmp_path.iterdir()} == {*names[1:], "checkpoint.pth"}
+
+
 def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -374,7 +403,7 @@ def test_the_command_ends_with_one_json_line_and_evaluate_agrees(miniature: Path
     ]
     command += [
         "iterations=2",
-        "model.crop_hw=[241, 241]",
+        "model.crop_hw=[369, 481]",  # the images are one window
         f"data.root={miniature}",
         f"out={tmp_path / 'out'}",
     ]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The CamVid models on one GPU, each stage by itself: pre-training, psanet50, psanet18 taught by it, and
-# psanet18 with and without pre-training on equal, short budgets. A stage that was cut off goes on when it is
-# called again. What the committed models were made with, and the figures, are in training/README.md.
+# psanet18 with and without pre-training on equal, short budgets. A training that was cut off goes on when its
+# stage is called again; pre-training begins anew. What the committed models were made with, and the figures, are
+# in training/README.md.
 #
 #     training/recipes/camvid_gpu.sh OUT_FOLDER STAGE...
 #     CAMVID=data/camvid IMAGENET=data/tiny-imagenet training/recipes/camvid_gpu.sh runs pretrain psanet50 psanet18 compare
@@ -14,18 +15,28 @@ shift
 camvid=${CAMVID:-data/camvid} imagenet=${IMAGENET:-data/tiny-imagenet}
 read -ra more <<< "${MORE:-}"
 
+logged() { # NAME COMMAND... - its JSON line and its log are kept; where it fails, the end of the log is shown
+    local name=$1
+    shift
+    "$@" > "$out/$name.json" 2> "$out/$name.log" || {
+        local code=$?
+        tail -n 1 "$out/$name.log" >&2
+        return "$code"
+    }
+}
+
 pretrain() { # DEPTH
-    python3 -m training.pretrain --data "$imagenet" --depth "$1" --epochs "${PRETRAIN_EPOCHS:-20}" --stride 8 --batch 256 --lr 0.2 \
-        --weight-decay 3e-4 --compile ${PRETRAIN_SECONDS:+--seconds "$PRETRAIN_SECONDS"} \
-        --out "$out/resnet$1.pth" > "$out/resnet$1.json" 2> "$out/resnet$1.log"
+    logged "resnet$1" python3 -m training.pretrain --data "$imagenet" --depth "$1" --epochs "${PRETRAIN_EPOCHS:-20}" \
+        --stride 8 --batch 256 --lr 0.2 --weight-decay 3e-4 --compile \
+        ${PRETRAIN_SECONDS:+--seconds "$PRETRAIN_SECONDS"} --out "$out/resnet$1.pth"
 }
 
 train() { # NAME STEPS KEY=VALUE...
     local name=$1 steps=$2
     shift 2
-    python3 -m training.train --config training/configs/camvid_psanet18.yaml --config training/configs/long/camvid.yaml \
-        data.root="$camvid" out="$out/$name" epochs=null iterations="$steps" "$@" ${more[@]+"${more[@]}"} \
-        > "$out/$name.json" 2> "$out/$name.log"
+    logged "$name" python3 -m training.train --config training/configs/camvid_psanet18.yaml \
+        --config training/configs/long/camvid.yaml data.root="$camvid" out="$out/$name" epochs=null \
+        iterations="$steps" "$@" ${more[@]+"${more[@]}"}
 }
 
 mkdir -p "$out"

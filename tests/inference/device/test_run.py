@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference.arrays import Workspace
 from inference.device import availability
 from inference.device.availability import find_kernels, give_up
 from inference.errors import EngineError, PredictionCancelled
@@ -184,6 +185,19 @@ def test_a_check_that_raises_gives_the_work_up() -> None:
     with pytest.raises(PredictionCancelled):
         predictor.predict(np.zeros((40, 60, 3), np.uint8), flip=True, check=check)
     assert len(predictor.engine.batches) == 1  # type: ignore[attr-defined]
+
+
+def test_too_little_memory_is_an_error_that_says_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, empty = predictor_of(CASES[1]), Workspace.empty
+
+    def scarce(work: Workspace, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        if len(shape) == 4:  # the logits of windows
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return empty(work, shape, dtype)
+
+    monkeypatch.setattr(Workspace, "empty", scarce)
+    with pytest.raises(EngineError, match="too small for 60x40 pixels.* MiB .*smaller memory budget"):
+        predictor.predict(np.zeros((40, 60, 3), np.uint8))
 
 
 def test_kernels_that_fail_are_said_once_and_not_tried_again(
