@@ -100,8 +100,8 @@ def decode_image(
         check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
         if image.size != (header.width, header.height):  # what was planned by the header would not hold
             raise UndecodableImageError(
-                f"the {header.format} file says in one place that it is {header.width}x{header.height} pixels, "
-                f"and in another {image.width}x{image.height}: save it anew"
+                f"the {header.format} file says that it has {header.width}x{header.height} pixels, and elsewhere "
+                f"{image.width}x{image.height}: save it anew"
             )
         image.load()
         return _upright_rgb(image, header, container.profile if profiles else b"")

@@ -93,7 +93,8 @@ def _announce(host: str, port: int) -> None:
     )
     # Unbuffered: where nothing can be written (a full disk, a closed pipe), nothing is left to fail later.
     with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), greeting.encode())
+        if sys.stdout is not None:
+            os.write(sys.stdout.fileno(), greeting.encode())
 
 
 def _complain(message: str, code: int) -> int:

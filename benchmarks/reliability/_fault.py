@@ -1,6 +1,6 @@
 """One fault and what came of it; and what the faults share: asking, waiting, a service to break.
 
-The faults: `_worker_faults.py`, `_client_faults.py`, `_machine_faults.py`; their table `faults.py`.
+The faults themselves: `_worker_faults.py`, `_client_faults.py`, `_machine_faults.py`, `_bundle_faults.py`.
 """
 
 import http.client

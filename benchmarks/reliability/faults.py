@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import _bundle_faults
 import _client_faults
 import _machine_faults
 import _paths  # noqa: F401
@@ -20,7 +21,7 @@ import _worker_faults
 from _common import report
 from _fault import Outcome
 
-FAULTS = (*_worker_faults.ALL, *_client_faults.ALL, *_machine_faults.ALL)
+FAULTS = (*_worker_faults.ALL, *_client_faults.ALL, *_machine_faults.ALL, *_bundle_faults.ALL)
 
 
 def main() -> int:
