@@ -150,6 +150,8 @@ def fuzz_requests(args: argparse.Namespace) -> dict[str, Any]:
         ]
         amount = ["--max-examples", str(args.examples), "--seed", str(args.seed + 1)]
         amount += ["--max-time", str(round(60 * args.minutes)), "--report", "ndjson", "--report-dir", folder]
+        # Of models that are not there nothing is learnt but 404: nearly always it is one that is.
+        Path(folder, "schemathesis.toml").write_text(f'[parameters]\nmodel = "{args.model}"\n')
         began = time.perf_counter()
         done = subprocess.run([*base, *limits, *amount], capture_output=True, text=True, cwd=folder)
         seconds = time.perf_counter() - began
