@@ -141,7 +141,8 @@ def report(**figures: Any) -> None:
 
 def _command() -> str:
     """As it was called; of folders elsewhere, the last two names."""
-    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    script = Path(sys.argv[0]).resolve().relative_to(Path(__file__).parents[1].resolve())
+    words = ["python", script.as_posix(), *sys.argv[1:]]
     return " ".join("/".join(Path(word).parts[-2:]) if word.startswith("/") else word for word in words)
 
 

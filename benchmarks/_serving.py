@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 from _common import photograph
@@ -33,16 +34,25 @@ class Running:
 
 
 @contextmanager
-def serving(root: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """The service of the checkout at `root`, until the block ends."""
-    port = free_port()
+def serving(
+    root: Path = ROOT,
+    variables: Mapping[str, str] | None = None,
+    *,
+    command: Sequence[str] = (sys.executable, "-m", "service"),
+    port: int | None = None,
+    ready_path: str = "/readyz",
+    **options: Any,
+) -> Iterator[Running]:
+    """The service of the checkout at `root`, until the block ends. command: another that serves, ready when
+    `ready_path` is 200; options: of its Popen."""
+    port = port or free_port()
     environment = {**os.environ, "PYTHONPATH": str(root), "PSANET_PORT": str(port), **(variables or {})}
     environment.setdefault("PSANET_LOG_LEVEL", "warning")
     started = time.perf_counter()
-    command = [sys.executable, "-m", "service"]
-    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL)
+    options.setdefault("stdout", subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=root, env=environment, **options)
     try:
-        wait_until_ready(port, process)
+        wait_until_ready(port, process, path=ready_path)
         yield Running(process, port, time.perf_counter() - started)
     finally:
         process.terminate()
@@ -60,15 +70,17 @@ def segment(connection: http.client.HTTPConnection, jpeg: bytes, query: str = ""
     return response.status, response.headers.get("Server-Timing", "")
 
 
-def wait_until_ready(port: int, process: "subprocess.Popen[bytes]", limit_s: float = 60) -> None:
-    """Returns once /readyz answers 200."""
+def wait_until_ready(
+    port: int, process: "subprocess.Popen[bytes]", limit_s: float = 60, path: str = "/readyz"
+) -> None:
+    """Returns once `path` answers 200."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the service ended with code {process.returncode}")
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             if connection.getresponse().status == 200:
                 return
         except OSError:

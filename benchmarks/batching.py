@@ -10,86 +10,17 @@ About two minutes with both. Prints one JSON line last.
 """
 
 import argparse
-import http.client
-import threading
-import time
-from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from _clients import Client, Load, run
 from _common import report
-from _serving import ROOT, jpeg_of, resident_mb, segment, serving
+from _serving import ROOT, jpeg_of, resident_mb, serving
 
 from inference.bundle import resolve_model
 
 SIX_SCALES = "?scales=0.5,0.75,1,1.25,1.5,1.75&flip=true"
 SMALL, SIX = "small", "six scales"
-REFUSED_S = 0.3
-"""After which a client that was refused asks again: sooner than it was told to."""
-
-
-@dataclass
-class Load:
-    """What came back. seconds, refused: of each answer with 200, and of any other; statuses: how many of
-    each; busy_s: measured for."""
-
-    seconds: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
-    busy_s: float = 0.0
-
-    def summary(self) -> dict[str, object]:
-        """Answers a second, percentiles in milliseconds."""
-        return {
-            "per_s": round(len(self.seconds) / self.busy_s, 2),
-            "p50_ms": percentile_ms(self.seconds, 0.5),
-            "p95_ms": percentile_ms(self.seconds, 0.95),
-            "refused_p95_ms": percentile_ms(self.refused, 0.95),
-            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
-        }
-
-
-def percentile_ms(seconds: list[float], share: float) -> float | None:
-    """None where there are none."""
-    values = sorted(seconds)
-    return round(1000 * values[min(len(values) - 1, int(share * len(values)))], 1) if values else None
-
-
-@dataclass(frozen=True)
-class Client:
-    """kind: what its answers count as."""
-
-    kind: str
-    jpeg: bytes
-    query: str = ""
-
-
-def run(port: int, clients: list[Client], seconds: float, loads: dict[str, Load]) -> None:
-    """All clients at once, each asking again and again until the time is over; adds to `loads`."""
-    end, lock = time.perf_counter() + seconds, threading.Lock()
-
-    def ask(client: Client) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        while (started := time.perf_counter()) < end:
-            status, _ = segment(connection, client.jpeg, client.query)
-            took = time.perf_counter() - started
-            with lock:
-                load = loads[client.kind]
-                load.statuses[status] += 1
-                (load.seconds if status == 200 else load.refused).append(took)
-            if status != 200:
-                time.sleep(REFUSED_S)
-        connection.close()
-
-    began = time.perf_counter()
-    threads = [threading.Thread(target=ask, args=(client,)) for client in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for kind in {client.kind for client in clients}:
-        loads[kind].busy_s += time.perf_counter() - began
 
 
 def main() -> None:

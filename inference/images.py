@@ -98,6 +98,11 @@ def decode_image(
     try:
         image = _PLUGINS[header.format](io.BytesIO(container.body))
         check_pixels(image.width, image.height, max_pixels)  # GIF: a frame may be larger than the screen
+        if image.size != (header.width, header.height):  # what was planned by the header would not hold
+            said, found = f"{header.width}x{header.height}", f"{image.width}x{image.height}"
+            raise UndecodableImageError(
+                f"the {header.format} file says it has {said} pixels, but elsewhere {found}: save it anew"
+            )
         image.load()
         return _upright_rgb(image, header, container.profile if profiles else b"")
     except ImageError:

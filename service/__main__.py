@@ -87,8 +87,14 @@ def _explain(error: OSError, settings: Settings) -> str:
 def _announce(host: str, port: int) -> None:
     name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
     address = f"http://{name}:{port}"
-    print(f"PSANet is ready: {address}/  (API: {address}/docs, Ctrl-C ends it)")
-    print(f"  curl -F image=@photo.jpg '{address}/segment?output=overlay' -o overlay.png", flush=True)
+    greeting = (
+        f"PSANet is ready: {address}/  (API: {address}/docs, Ctrl-C ends it)\n"
+        f"  curl -F image=@photo.jpg '{address}/segment?output=overlay' -o overlay.png\n"
+    )
+    # Unbuffered: where nothing can be written (a full disk, a closed pipe), nothing is left to fail later.
+    with contextlib.suppress(OSError):
+        if sys.stdout is not None:
+            os.write(sys.stdout.fileno(), greeting.encode())
 
 
 def _complain(message: str, code: int) -> int:

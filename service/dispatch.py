@@ -30,6 +30,8 @@ from service.tasks import Answer, Job, Order
 LONG_S = 1.0
 """Of engine time: a request of more is a long one."""
 _LONGEST_RETRY_S = 60.0
+_CAREFUL = 0.8
+"""Of the deadline, how much a request may be expected to take: by then the machine may be slower."""
 
 Done = Callable[[Answer | Exception], None]
 """Told once how a job ended, in the event loop."""
@@ -156,8 +158,10 @@ class Dispatcher:
             detail = f"{self.waiting} requests are waiting already"
         elif self._waiting and self.waiting_windows + windows > self._queue_windows:
             detail = f"{self.waiting_windows} windows are waiting already, and this would be {windows} more"
-        elif wait_s + work_s > self._deadline_s:
-            detail = f"it would take about {wait_s + work_s:.1f} s, and {self._deadline_s:g} s are allowed"
+        elif wait_s + work_s > _CAREFUL * self._deadline_s:
+            detail = (
+                f"it would take about {wait_s + work_s:.1f} of the {self._deadline_s:g} s that are allowed"
+            )
         else:
             return
         raise Problem(

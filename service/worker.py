@@ -78,6 +78,13 @@ class _Worker:
         self._tickets: dict[int, Ticket] = {}
         self._finished = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="psanet-job")
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        """All of them now: one that was started for a job, in want of memory, could take the job with it."""
+        barrier = threading.Barrier(self._workers)
+        for _ in range(self._workers):
+            self._pool.submit(barrier.wait)
 
     def run(self) -> None:
         """Work until the other end is closed."""

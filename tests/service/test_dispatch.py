@@ -217,13 +217,13 @@ def test_what_could_not_be_done_before_its_deadline_is_refused_with_the_measured
         waiting = [await asked(dispatcher, 10) for _ in range(3)]
         assert 1.2 < dispatcher.wait_s < 2.5
         dispatcher.refuse_when_full("tiny", 1)
-        with pytest.raises(Problem, match=r"take about .* s, and 3 s are allowed") as refusal:
+        with pytest.raises(Problem, match=r"take about .* of the 3.75 s that are allowed") as refusal:
             dispatcher.refuse_when_full("tiny", 40)
         assert refusal.value.headers["Retry-After"] in ("2", "3")
         dispatcher.give_up_all()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    dispatched(scenario, FakeWorker(window_s=1.0), deadline_s=3.0)
+    dispatched(scenario, FakeWorker(window_s=1.0), deadline_s=3.75)
 
 
 def test_the_pace_is_work_per_busy_time() -> None:

@@ -16,7 +16,7 @@ import pytest
 from inference.predictor import Predictor
 from tests.service.bundles import write_tiny_bundle
 from tests.service.fakes import decoded, encoded, three_colors
-from tests.service.running import ROOT, environment, refused, started
+from tests.service.running import ROOT, environment, refused, started, until
 
 IMAGE = three_colors()
 FILE = encoded(IMAGE)
@@ -155,3 +155,28 @@ def test_help_lists_the_settings() -> None:
     command = [sys.executable, "-m", "service", "--help"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert "PSANET_MAX_PIXELS  [50000000]" in done.stdout
+
+
+def test_a_full_disk_under_its_output_changes_nothing(bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    variables = environment(PSANET_MODELS=str(bundle), PSANET_PORT=str(port))
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=variables, stdout=full, stderr=full)
+        try:
+            until(lambda: _status(f"http://127.0.0.1:{port}/readyz") == 200)
+            response = httpx2.post(f"http://127.0.0.1:{port}/segment", content=FILE, headers=RAW)
+            assert response.status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx2.get(url).status_code
+    except httpx2.HTTPError:
+        return 0
