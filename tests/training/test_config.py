@@ -26,7 +26,7 @@ def test_a_finish_goes_on_top_of_the_long_training() -> None:
     files = [CAMVID, "training/configs/long/camvid.yaml", "training/configs/long/finish.yaml"]
     config = read_config(files, ["start=long.pth"])
     assert (config.iterations, config.epochs, config.batch, config.lr) == (600, None, 4, 0.002)
-    assert (config.model.aux, config.compile, config.class_balance, config.teacher) == (False, False, 0.3, None)
+    assert (config.model.aux, config.compile, config.teacher) == (False, False, None)
 
 
 @pytest.mark.parametrize(
