@@ -58,10 +58,11 @@ def main() -> None:
         parts = [part for part in ("fp32", "int8") if part in line]
         latest[line["benchmark"], line.get("gpu", line["cpu"]), *parts] = line
     figures = [figure for line in latest.values() for figure in figures_of(line)]
-    print("| what | figure | aim | command |\n|---|---|---|---|")
+    print("| what | figure | aim | device | command |\n|---|---|---|---|---|")
     for figure in figures:
         bold = "" if figure.margin >= 1 else "**missed** "
-        print(f"| {figure.what} | {figure.shown} | {bold}{figure.aim} | `{figure.command}` |")
+        place = f"{figure.device}, {figure.date} | `{figure.command}`"
+        print(f"| {figure.what} | {figure.shown} | {bold}{figure.aim} | {place} |")
     if args.svg:
         args.svg.write_text(drawn(figures))
 
@@ -79,6 +80,7 @@ def figures_of(line: dict[str, Any]) -> Iterator[Figure]:
         "postprocess": _postprocess,
         "memory": _memory,
         "throughput": _throughput,
+        "psa_head": _psa_head,
     }
     return known.get(line["benchmark"], _nothing)(line, made)
 
@@ -144,6 +146,17 @@ def _memory(line: dict[str, Any], made: Made) -> Iterator[Figure]:
 def _throughput(line: dict[str, Any], made: Made) -> Iterator[Figure]:
     what = f"python -m inference over {line['images']} images, {line['model']}: the engine's share"
     yield made(what, line["share"], line["target"], True, f"{line['share']:.3f}")
+
+
+def _psa_head(line: dict[str, Any], made: Made) -> Iterator[Figure]:
+    """Of a GPU, collect (distribute is alike: docs/psa.md), from 45x45 up."""
+    for row in line.get("gpu_rows", ()):
+        if row["features"] == "30x30" or row["direction"] != "collect":
+            continue
+        what = f"PSA in one piece against plain, {row['features']}, collect, {row['pass']}"
+        shown = f"{row['ratio called ms']:.1f} times as fast ({row['ratio busy ms']:.1f} by the GPU's time)"
+        yield made(what, row["ratio called ms"], 1.5, True, shown)
+        yield made("… peak memory", row["ratio MB"], 3.0, True, f"{row['ratio MB']:.1f} times less")
 
 
 def _nothing(line: dict[str, Any], made: Made) -> Iterator[Figure]:
