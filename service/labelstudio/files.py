@@ -75,12 +75,15 @@ def _read_below(folder: Path, parts: tuple[str, ...], max_bytes: int) -> bytes:
             os.close(descriptor)
             descriptor = inside
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would be waited for
-        with os.fdopen(os.open(parts[-1], flags, dir_fd=descriptor), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _not_taken(f"{name} is no ordinary file")
-            if status.st_size > max_bytes:
-                raise _too_large(max_bytes)
+        inside = os.open(parts[-1], flags, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inside
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_taken(f"{name} is no ordinary file")
+        if status.st_size > max_bytes:
+            raise _too_large(max_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(max_bytes + 1)[:max_bytes]
     except (OSError, ValueError):  # ValueError: a name that the file system cannot hold
         raise _not_taken(

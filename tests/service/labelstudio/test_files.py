@@ -94,6 +94,15 @@ def test_nothing_else_is_opened(folder: Path, value: str) -> None:
     assert "secret" not in found.detail.replace(value, "").replace("secret.txt", "").replace("secret.jpg", "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted by Linux's /proc")
+def test_nothing_stays_open(folder: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("streets", "pipe.jpg", "large.jpg", "out.jpg", "streets/absent.jpg", "secret.jpg/x"):
+        problem(f"/data/local-files/?d={name}", folder)
+    read_task_image("/data/local-files/?d=secret.jpg", folder, MOST)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize(
     "value",
     [
