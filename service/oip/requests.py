@@ -25,6 +25,8 @@ from service.tasks import TensorName, TensorOutput, TensorSource, TensorTask
 
 INPUT = "image"
 _MOST_HEAD = 1 << 16
+_MOST_SIDE = 1 << 32
+"""Of an image, so that arithmetic stays arithmetic: JSON's whole numbers have thousands of digits."""
 _LENGTH_BYTES = 4
 _DATA = re.compile(rb'(?<!\\)"data"\s*:\s*\[')
 
@@ -113,7 +115,8 @@ def _image_hw(tensor: Mapping[str, Any]) -> tuple[int, int] | None:
         raise _malformed(f"the input is UINT8, RGB from 0 to 255, or BYTES, a file, not {_shown(kind)}")
     if (
         not isinstance(shape, list)
-        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in shape)
+        or not all(isinstance(side, int) and not isinstance(side, bool) for side in shape)
+        or not all(0 < side < _MOST_SIDE for side in shape)
         or len(shape) != 3
         or shape[2] != 3
     ):
@@ -144,6 +147,9 @@ def _place(
         raise _malformed("the input has neither data nor binary_data_size")
     if size < len(body):
         raise _malformed(f"{len(body) - size} bytes follow the JSON, and no input says that they are its own")
+    count = image_hw[0] * image_hw[1] * 3
+    if values[1] - values[0] < 2 * count + 1:  # a worker makes memory for as many as the shape says
+        raise bad_parameter("data", f"has to hold {count} whole numbers, as the input's shape says")
     return "json", values
 
 

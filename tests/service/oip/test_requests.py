@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from inference.errors import EngineError
 from models.config import ModelConfig
+from service.errors import Problem
 from service.oip.requests import read_request
 from service.settings import Settings
 from tests.service.fakes import (
@@ -104,6 +105,7 @@ def test_labels_of_many_classes_are_16_bits() -> None:
         (as_json(inputs=[{**TENSOR, "shape": [6, 9], "data": VALUES}]), "[height, width, 3]"),
         (as_json(inputs=[{**TENSOR, "shape": [6, True, 3], "data": VALUES}]), "[height, width, 3]"),
         (as_json(inputs=[{**TENSOR, "shape": [0, 9, 3], "data": []}]), "[height, width, 3]"),
+        (as_json(inputs=[{**TENSOR, "shape": [10**400, 1, 3], "data": [1]}]), "[height, width, 3]"),
         (as_json(inputs=[TENSOR]), "neither data nor binary_data_size"),
         (as_json(inputs=[{**TENSOR, "data": ["1", "2"]}]), "one list of numbers"),
         (as_json(inputs=[{**TENSOR, "data": VALUES, "parameters": {"binary_data_size": 162}}]), "both"),
@@ -182,6 +184,22 @@ def test_values_and_parameters_that_mean_nothing_are_422(
     response = asked(client, document)
     assert response.status_code == 422, response.text
     assert says in response.json()["error"]
+
+
+def test_a_shape_without_its_numbers_never_reaches_a_worker() -> None:
+    """A worker that took it at its word would make gigabytes of commas to compare with."""
+    document = as_json(inputs=[{**TENSOR, "shape": [50_000_000, 1, 3], "data": [1]}])
+    with pytest.raises(Problem) as caught:
+        read_request(json.dumps(document).encode(), None, Settings())
+    assert (caught.value.status, caught.value.code) == (422, "bad_parameter")
+    assert "150000000 whole numbers" in caught.value.detail
+
+
+@pytest.mark.parametrize("data", [b"[1,2,3,4,5,6]", b"[[[1,2,3],[4,5,6]]]"])
+def test_the_shortest_text_that_holds_all_numbers_is_taken(data: bytes) -> None:
+    body = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[1,2,3],"data":%b}]}' % data
+    start, end = read_request(body, None, Settings()).span
+    assert body[start:end] == data
 
 
 @pytest.mark.parametrize("scales", ["0.5,1", [0.5, 1], ["0.5", 1]])
