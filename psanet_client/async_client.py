@@ -131,10 +131,10 @@ class AsyncClient:
             await anyio.sleep(wait_s)
         return call.finish(outcome)
 
-    async def _try(self, call: Call[T]) -> Response | httpx2.TransportError:
+    async def _try(self, call: Call[T]) -> Response | httpx2.RequestError:
         try:
             return await self._http.request(call.method, call.path, **call.parts)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
 
 

@@ -44,12 +44,17 @@ class Call(Generic[T]):
         """What a client of httpx2 sends beside method and path."""
         return {"params": self.params, "headers": self.headers, "content": self.content or None}
 
-    def finish(self, outcome: Response | httpx2.TransportError) -> T:
+    def finish(self, outcome: Response | httpx2.RequestError) -> T:
         """The value of the last outcome. Raises PSANetError."""
-        if isinstance(outcome, httpx2.TransportError):
+        if isinstance(outcome, httpx2.DecodingError):
+            raise UnreadableAnswerError(f"{_address(outcome)} gives a broken answer: {outcome}")
+        if isinstance(outcome, httpx2.RequestError):
             raise NoAnswerError(f"{_address(outcome)} gives no answer: {outcome or type(outcome).__name__}")
         if outcome.status_code >= 400:
             raise error_of(outcome, retry_after_s(outcome))
+        if outcome.status_code != 200:
+            to = outcome.headers.get("Location", "nowhere")
+            raise UnreadableAnswerError(f"{outcome.url} answers {outcome.status_code}, and points to {to}")
         try:
             return self.read(outcome)
         except (ValueError, KeyError, TypeError) as error:
@@ -109,7 +114,7 @@ def segment(
     classes: Sequence[int | str] | None,
 ) -> Call[Picture]:
     """Labels, overlay, colours or confidence as an image file."""
-    params = {"output": output, "alpha": repr(alpha), "format": format}
+    params = {"output": output, "alpha": repr(float(alpha)), "format": format}
     if classes is not None:
         params["classes"] = _listed(classes)
     return _on_image(image, "/segment", params | _labelling(model, scales, flip), _read_picture)
@@ -136,7 +141,11 @@ def attention(
     scale: float,
 ) -> Call[Attention]:
     """What points, (x, y) in pixels, attend to."""
-    params = {"x": _listed(x for x, _ in points), "y": _listed(y for _, y in points), "scale": repr(scale)}
+    params = {
+        "x": _listed(x for x, _ in points),
+        "y": _listed(y for _, y in points),
+        "scale": repr(float(scale)),
+    }
     params |= {"direction": direction} if direction else {}
     params |= {"model": model} if model else {}
     return _on_image(
@@ -198,7 +207,7 @@ def _about(response: Response, model: str) -> dict[str, Any]:
     return {"model": model, "timings_ms": timings, "request_id": response.headers.get("X-Request-ID")}
 
 
-def _address(error: httpx2.TransportError) -> str:
+def _address(error: httpx2.RequestError) -> str:
     try:
         return str(error.request.url)
     except RuntimeError:  # it was never sent

@@ -132,10 +132,10 @@ class Client:
             time.sleep(wait_s)
         return call.finish(outcome)
 
-    def _try(self, call: Call[T]) -> Response | httpx2.TransportError:
+    def _try(self, call: Call[T]) -> Response | httpx2.RequestError:
         try:
             return self._http.request(call.method, call.path, **call.parts)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
 
 

@@ -117,6 +117,14 @@ def test_views_of_arrays_are_sent_as_they_are_seen(client: Any) -> None:
     np.testing.assert_array_equal(labels, tiny_predictor().predict(turned).labels)
 
 
+def test_numpys_numbers_are_numbers(client: Any) -> None:
+    half = np.float64(0.5)
+    picture = client.segment(FILE, output="overlay", alpha=half)
+    assert picture.content == client.segment(FILE, output="overlay", alpha=0.5).content
+    told = client.attention(FILE, [(3, 4)], scale=half)
+    assert told.points[0].window == client.attention(FILE, [(3, 4)], scale=0.5).points[0].window
+
+
 def test_another_model_is_named(client: Any) -> None:
     assert client.predict(FILE, model="other one").model == "other one"
     assert client.segment(FILE, model="other one").model == "other one"

@@ -168,8 +168,39 @@ def test_a_date_is_a_time_too() -> None:
     response = httpx2.Response(503, headers={"Retry-After": formatdate(time.time() + 20, usegmt=True)})
     assert retry_after_s(response) == pytest.approx(20, abs=2)
     assert retry_after_s(httpx2.Response(503, headers={"Retry-After": formatdate(0, usegmt=True)})) == 0
-    for text in ("soon", "-1", "1.5", ""):
+    for text in ("soon", "-1", "1.5", "", "Wed, 21 Oct 2026 07:28:" + "9" * 20 + " GMT"):
         assert retry_after_s(httpx2.Response(503, headers={"Retry-After": text})) is None
+
+
+def test_a_date_without_a_zone_is_greenwichs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        text = time.asctime(time.gmtime(time.time() + 20))
+        assert retry_after_s(httpx2.Response(503, headers={"Retry-After": text})) == pytest.approx(20, abs=2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_waits_that_nobody_names_grow_no_longer_than_the_longest() -> None:
+    retries = Retries(times=2000, backoff_s=1, longest_wait_s=5)
+    assert [retries.wait_s(httpx2.ReadError("broken"), tries) for tries in (5, 20, 2000)] == [5, 5, 5]
+    assert retries.wait_s(httpx2.ReadError("broken"), 2001) is None
+
+
+def test_a_page_elsewhere_is_no_answer(check: Any, waits: list[float]) -> None:
+    moved = (302, {"Location": "https://login.example.org/"}, b"")
+    with scripted(moved) as (url, _), pytest.raises(UnreadableAnswerError, match=r"302.*login\.example"):
+        check(url, QUICK)
+    assert waits == []
+
+
+def test_an_answer_that_cannot_be_unpacked_is_told(check: Any, waits: list[float]) -> None:
+    torn = (200, {"Content-Encoding": "gzip"}, b"no gzip")
+    with scripted(torn) as (url, _), pytest.raises(UnreadableAnswerError, match="/readyz gives a broken"):
+        check(url, QUICK)
+    assert waits == []
 
 
 @pytest.mark.parametrize("bad", [{"times": -1}, {"longest_wait_s": -1}, {"backoff_s": 0}])
