@@ -62,6 +62,7 @@ async def cvat(request: Request, query: Annotated[CvatQuery, Query()]) -> Respon
         )
         data = await asyncio.to_thread(_image, document.get("image"))
         book(len(data))
+        del document  # of small values it is 28 times its text, and the work takes long
         answer = await perform(request, await order_of(hosted, task, data))
     return response_of(answer, hosted.info.name)
 

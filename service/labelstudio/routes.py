@@ -79,6 +79,7 @@ async def predict(request: Request) -> Response:
             max_pixels=service.settings.max_pixels,
         )
         images = [_image_of(each, config.key) for each in _tasks_of(document)]
+        del document  # of small values it is 28 times its text, and the work takes long
         outcomes = await _predict_all(request, hosted, task, images)
     problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
     if problems and len(problems) == len(outcomes):
