@@ -33,7 +33,10 @@ class Buffers:
         def book(count: int) -> None:
             nonlocal booked
             if self.held + count > self._limit:
-                detail = "Too many uploads are being received: try again after the time in Retry-After."
+                detail = (
+                    "Too much is being received and held: send less at once, or try again after the time in "
+                    "Retry-After."
+                )
                 raise Problem(503, "too_many_uploads", detail, title="Too busy", retry_after_s=2)
             self.held += count
             booked += count

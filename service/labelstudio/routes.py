@@ -8,6 +8,7 @@ Not here: labelling interfaces (`config.py`), tasks' images (`files.py`), brushe
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -80,7 +81,7 @@ async def predict(request: Request) -> Response:
         )
         images = [_image_of(each, config.key) for each in _tasks_of(document)]
         del document  # of small values it is 28 times its text, and the work takes long
-        outcomes = await _predict_all(request, hosted, task, images)
+        outcomes = await _predict_all(request, hosted, task, images, book)
     problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
     if problems and len(problems) == len(outcomes):
         raise problems[0]
@@ -108,15 +109,25 @@ async def webhook(request: Request) -> dict[str, str]:
 
 
 async def _predict_all(
-    request: Request, hosted: HostedModel, task: BrushTask, images: list[str | Problem]
+    request: Request,
+    hosted: HostedModel,
+    task: BrushTask,
+    images: list[str | Problem],
+    book: Callable[[int], None],
 ) -> list[bytes | Problem]:
-    """A prediction for each image, some at a time, so that their windows share engine calls."""
+    """A prediction for each image, some at a time, so that their windows share engine calls.
+
+    book: called with the size of each, since all are held until the last is there.
+    """
     turns = asyncio.Semaphore(_AT_ONCE)
     leaving = asyncio.ensure_future(client_leaves(request))
 
     async def one(image: str | Problem) -> bytes | Problem:
         async with turns:
-            return await _predict_one(request, hosted, task, image, leaving)
+            outcome = await _predict_one(request, hosted, task, image, leaving)
+        if not isinstance(outcome, Problem):
+            book(len(outcome))
+        return outcome
 
     try:
         async with asyncio.TaskGroup() as group:

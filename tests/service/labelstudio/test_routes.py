@@ -199,12 +199,24 @@ def test_images_read_from_the_folder_count_as_held(tmp_path: Path) -> None:
     (tmp_path / "upload").mkdir()
     (tmp_path / "upload/a.png").write_bytes(FILE)
     body = tasks("/data/upload/a.png")
-    client = TestClient(tiny_app(label_studio_files=tmp_path, max_bytes=2000, max_buffered_bytes=2000))
+    client = TestClient(tiny_app(label_studio_files=tmp_path, max_bytes=4000, max_buffered_bytes=4000))
     assert client.post("/predict", json=body).status_code == 200
-    (tmp_path / "upload/a.png").write_bytes(FILE + bytes(1990 - len(FILE)))
+    (tmp_path / "upload/a.png").write_bytes(FILE + bytes(3990 - len(FILE)))
     response = client.post("/predict", json=body)
     assert (response.status_code, response.json()["code"]) == (503, "too_many_uploads")
     assert client.app.state.service.buffers.held == 0  # type: ignore[attr-defined]
+
+
+def test_predictions_count_as_held_until_the_last_is_there(tmp_path: Path) -> None:
+    """Sixty bytes may name a file again, whose prediction has a hundred thousand."""
+    (tmp_path / "a.png").write_bytes(FILE)
+    app = tiny_app(label_studio_files=tmp_path, max_bytes=10_000, max_buffered_bytes=20_000)
+    client = TestClient(app)
+    few, many = (tasks(*["/data/local-files/?d=a.png"] * count) for count in (2, 100))
+    assert client.post("/predict", json=few).status_code == 200
+    response = client.post("/predict", json=many)
+    assert (response.status_code, response.json()["code"]) == (503, "too_many_uploads")
+    assert app.state.service.buffers.held == 0
 
 
 def test_work_for_a_client_that_has_left_is_given_up() -> None:
