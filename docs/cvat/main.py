@@ -43,4 +43,5 @@ def ask(body):
         except (URLError, TimeoutError) as error:
             text = f"The PSANet service at {os.environ['PSANET_URL']} does not answer: {error}"
             return json.dumps({"detail": text}).encode(), 502
-        time.sleep(min(float(wait_s), LONGEST_WAIT_S))
+        # A proxy may write a date in place of seconds.
+        time.sleep(min(int(wait_s), LONGEST_WAIT_S) if wait_s.isdecimal() else LONGEST_WAIT_S)

@@ -4,9 +4,12 @@ import base64
 import importlib.util
 import json
 from collections.abc import Iterator
+from email.message import Message
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import yaml
@@ -97,6 +100,21 @@ def test_a_busy_service_is_asked_again(
         event = SimpleNamespace(body=BODY)
         assert function.handler(context, event).status_code == 200
         assert function.handler(context, event).status_code == 429
+    assert waits == [function.LONGEST_WAIT_S] * (function.TRIES - 1)
+
+
+def test_a_proxys_date_is_waited_for(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    date = Message()
+    date["Retry-After"] = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+    def busy(request: Any, timeout: float) -> None:
+        raise HTTPError(request.full_url, 503, "busy", date, BytesIO(b"later"))
+
+    monkeypatch.setattr(function.time, "sleep", waits.append)
+    monkeypatch.setattr(function, "urlopen", busy)
+    monkeypatch.setenv("PSANET_URL", "http://psanet")
+    assert function.ask(b"{}") == (b"later", 503)
     assert waits == [function.LONGEST_WAIT_S] * (function.TRIES - 1)
 
 
