@@ -210,7 +210,10 @@ def fingerprint(models: Sequence[str]) -> tuple[object, ...]:
     for model in models:
         path = Path(os.path.expanduser(model))  # pathlib's raises where there is no such home
         path = path if path.exists() else BUNDLED_ROOT / model
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        files = [path]
+        with suppress(OSError):  # a folder that is closed to us: a worker will say so
+            files = sorted(path.iterdir()) if path.is_dir() else files
+        for file in files:
             with suppress(OSError):
                 facts = file.stat()
                 found.append((str(file), facts.st_ino, facts.st_size, facts.st_mtime_ns))
