@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
@@ -31,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{options.service} is no address: write http://127.0.0.1:8000")
     try:
         models = _models(options.service, options.key)
-    except (URLError, ValueError) as error:
+    except (OSError, ValueError) as error:  # no connection, no answer in time, no JSON
         print(f"error: {options.service} does not tell its models: {error}", file=sys.stderr)
         return 2
     chosen = next((model for model in models if options.model in (None, model["name"])), None)

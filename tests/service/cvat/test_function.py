@@ -75,6 +75,17 @@ def test_the_command_says_what_it_could_not_do(address: str, capsys: pytest.Capt
     assert "it has tiny" in capsys.readouterr().err
     assert main(["http://127.0.0.1:1"]) == 2
     assert "does not tell its models" in capsys.readouterr().err
+
+
+def test_a_service_that_does_not_answer_in_time_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def waits(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("service.cvat.__main__._models", waits)
+    assert main(["http://127.0.0.1:8000"]) == 2
+    assert "does not tell its models: timed out" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["file:///etc/passwd"])
 
