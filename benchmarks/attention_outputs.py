@@ -22,6 +22,7 @@ from _common import report
 from export.build import build_model
 from export.comparison import sample_images
 from inference.bundle import Bundle, resolve_model
+from inference.engines.onnxruntime import session_options
 from models.config import ModelConfig
 from models.network import build_network
 
@@ -85,13 +86,7 @@ def _model(args: argparse.Namespace) -> tuple[str, onnx.ModelProto, tuple[int, i
 
 
 def _session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """With the options of `inference/engines/onnxruntime.py`."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
 
 
 def _each(seconds: dict[str, list[tuple[float, float]]], clock: int, kind: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from export.build import PsaForm, to_onnx
 from export.comparison import sample_images
+from inference.engines.onnxruntime import session_options
 from models.config import ModelConfig
 from models.network import SceneParser, build_network
 
@@ -99,13 +100,7 @@ def _network(args: argparse.Namespace) -> SceneParser:
 
 
 def _session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """With the options of `inference/engines/onnxruntime.py`."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
 
 
 def _run(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,11 @@ def source_of(bundle: Bundle, *, mend: str = _WITHOUT) -> Iterator[Source]:
 
 def _options_of(info: ModelInfo) -> ArchitectureOptions:
     network = info.architecture
+    options = ArchitectureOptions.of(network)
     if network.context != "psa":
-        return ArchitectureOptions(crop_hw=network.crop_hw)
-    return ArchitectureOptions(
-        psa_type=network.psa_type,
-        compact=network.compact,
-        mask_hw=network.psa_mask_hw,
-        crop_hw=network.crop_hw,
-        shrink_factor=network.shrink_factor,
-        normalization_factor=network.normalization_factor,
+        return options
+    return replace(
+        options,
         align_corners=None if network.aligned_sides else network.align_corners,
         test_mode=info.test_mode if network.any_size else None,
     )

@@ -134,7 +134,7 @@ def load_weights(network: SceneParser, path: str | Path) -> None:
     try:
         checkpoint = load_checkpoint(path)
     except MissingOptionError:
-        checkpoint = load_checkpoint(path, options=_options_of(network.config))
+        checkpoint = load_checkpoint(path, options=ArchitectureOptions.of(network.config))
     if checkpoint.source_format != "official":
         _require_same_meaning(Path(path), checkpoint.config, network.config)
     expected = network.state_dict()
@@ -144,19 +144,6 @@ def load_weights(network: SceneParser, path: str | Path) -> None:
         state |= {key: value for key, value in known.items() if key.startswith("aux.")}
     _compare(Path(path), state, expected, "Give the training the file's own depth, classes, crop and head.")
     network.load_state_dict(state, strict=True)
-
-
-def _options_of(config: ModelConfig) -> ArchitectureOptions:
-    if config.context != "psa":
-        return ArchitectureOptions(crop_hw=config.crop_hw)
-    return ArchitectureOptions(
-        psa_type=config.psa_type,
-        compact=config.compact,
-        mask_hw=config.psa_mask_hw,
-        crop_hw=config.crop_hw,
-        shrink_factor=config.shrink_factor,
-        normalization_factor=config.normalization_factor,
-    )
 
 
 def _require_same_meaning(path: Path, found: ModelConfig, wanted: ModelConfig) -> None:

@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from typing import NoReturn, get_args
 
-from models.config import PsaType
+from models.config import ModelConfig, PsaType
 from models.protocol import TestMode
 
 
@@ -33,6 +33,20 @@ class ArchitectureOptions:
     normalization_factor: float | None = None
     align_corners: bool | None = None
     test_mode: TestMode | None = None
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "ArchitectureOptions":
+        """What a file of a known network is read with, as far as the published test protocol goes."""
+        if config.context != "psa":
+            return cls(crop_hw=config.crop_hw)
+        return cls(
+            psa_type=config.psa_type,
+            compact=config.compact,
+            mask_hw=config.psa_mask_hw,
+            crop_hw=config.crop_hw,
+            shrink_factor=config.shrink_factor,
+            normalization_factor=config.normalization_factor,
+        )
 
 
 def add_architecture_arguments(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,8 @@ def _binding(session: onnxruntime.InferenceSession, device: str) -> Any:
     return Binding(session, device) if usable(device) else None
 
 
-def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+def session_options(threads: int | None) -> onnxruntime.SessionOptions:
+    """What every session is opened with. threads: None for all cores."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
@@ -109,6 +110,11 @@ def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.In
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The arena keeps a call's memory for ever (PSANet50: 280 MB) and made no call faster.
     options.enable_cpu_mem_arena = False
+    return options
+
+
+def _session(bundle: Bundle, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    options = session_options(threads)
     providers = _providers(device, any_size=bundle.info.protocol == "mmsegmentation")
     path = str(bundle.onnx_path)
     try:
