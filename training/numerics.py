@@ -11,10 +11,11 @@ import torch
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16; a CPU without AMX is slower in it than in float32."""
+    """Whether the device multiplies in bfloat16; a CPU without such instructions is slower in it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 @contextmanager

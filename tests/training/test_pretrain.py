@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,10 @@ from PIL import Image
 from inference.pairs import DatasetError
 from models.checkpoint import load_backbone
 from models.resnet import ResNet
-from training.pretrain import Schedule, augment, load, main
+from training.pretrain import loop
+from training.pretrain.__main__ import main
+from training.pretrain.images import augment, load
+from training.pretrain.schedule import Schedule
 
 
 def archive(path: Path, count: int, seed: int) -> np.ndarray:
@@ -94,6 +99,121 @@ def test_the_schedule_is_run_to_its_end_when_the_time_is_short(monkeypatch: pyte
     assert max(found) == pytest.approx(0.2, rel=0.05)
     assert found[-1] < 0.01
     assert rates(1000.0, 1.0, monkeypatch) == rates(None, 1.0, monkeypatch)
+
+
+def test_the_time_of_processes_before_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    whole, parts = Schedule(0.2, 100, 20.0), [Schedule(0.2, 100, 20.0), Schedule(0.2, 100, 20.0)]
+    expected = []
+    for _ in range(9):
+        expected.append(whole.step())
+        clock[0] += 1.0
+    found = []
+    for _ in range(4):
+        found.append(parts[0].step())
+        clock[0] += 1.0
+    parts[1].go_on(parts[0].taken, parts[0].elapsed)
+    clock[0] += 1000.0  # between the processes
+    for _ in range(5):
+        found.append(parts[1].step())
+        clock[0] += 1.0
+    assert found[:5] == expected[:5]
+    assert found[5] == expected[4], "the first step of a process, which compiles, does not count"
+    assert not parts[1].over
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    data = ["--data", str(folder), "--out", str(out), "--device", "cpu"]
+    return ["pretrain", *data, "--epochs", "2", "--batch", "8", *more]
+
+
+def run(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, float]:
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+    return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 6])
+def test_what_was_cut_off_goes_on_to_the_same_weights(
+    cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two epochs of three steps: in the middle of an epoch, at its end, and after the last step."""
+    archive(tmp_path / "train-0.npz", 24, 0)
+    archive(tmp_path / "val.npz", 6, 1)
+    whole, parts = tmp_path / "whole.pth", tmp_path / "parts.pth"
+    expected = run(command(tmp_path, whole), monkeypatch, capsys)
+
+    steps, step = [], loop._step
+
+    def step_and_signal(*args: object) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == cut:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args)
+
+    monkeypatch.setattr(loop, "_step", step_and_signal)
+    with pytest.raises(SystemExit) as ended:
+        run(command(tmp_path, parts), monkeypatch, capsys)
+    assert ended.value.code == 143
+    assert f"step {cut} is saved in {parts}; the same command goes on" in capsys.readouterr().err
+    assert torch.load(parts, weights_only=True)["taken"] == cut
+    load_backbone(ResNet(18), parts)
+    found = run(command(tmp_path, parts), monkeypatch, capsys)
+    assert len(steps) == 6
+    assert (found["top1"], found["epochs"]) == (expected["top1"], expected["epochs"])
+    one, other = (torch.load(path, weights_only=True) for path in (whole, parts))
+    assert all(torch.equal(other["state_dict"][key], value) for key, value in one["state_dict"].items())
+    assert set(one) == set(other) == {"depth", "top1", "state_dict", "settings", "result"}
+
+    assert run(command(tmp_path, parts), monkeypatch, capsys) == found, "it is finished"
+    assert len(steps) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lr", "0.1"], "was begun with --lr 0.2: give another --out, or these values again"),
+        (["--depth", "50", "--stride", "8"], "was begun with --depth 18 --stride 32:"),
+        (["--seconds", "60"], "was begun with --seconds None:"),
+    ],
+)
+def test_another_training_is_not_gone_on_with(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive(tmp_path / "train-0.npz", 8, 0)
+    archive(tmp_path / "val.npz", 2, 1)
+    out = tmp_path / "x.pth"
+    run(command(tmp_path, out), monkeypatch, capsys)
+    before = out.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        run(command(tmp_path, out, *arguments), monkeypatch, capsys)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_a_file_of_something_else_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive(tmp_path / "train-0.npz", 8, 0)
+    archive(tmp_path / "val.npz", 2, 1)
+    out = tmp_path / "x.pth"
+    torch.save({"state_dict": ResNet(18).state_dict()}, out)
+    with pytest.raises(SystemExit) as ended:
+        run(command(tmp_path, out), monkeypatch, capsys)
+    assert ended.value.code == 2
+    assert "x.pth is of another command or version: give another --out" in capsys.readouterr().err
+    out.write_bytes(b"no weights")
+    with pytest.raises(SystemExit):
+        run(command(tmp_path, out), monkeypatch, capsys)
+    assert out.read_bytes() == b"no weights"
 
 
 @pytest.mark.parametrize("missing", ["train-0.npz", "val.npz"])

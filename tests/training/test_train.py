@@ -362,10 +362,20 @@ def test_a_gpu_that_is_not_there_is_refused(miniature: Path, tmp_path: Path) -> 
         train(tiny(miniature, tmp_path / "out", "iterations=1", "device=cuda:1"))
 
 
-@pytest.mark.parametrize("amx", [False, True])
-def test_bf16_is_for_processors_that_multiply_in_it(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
-    assert bf16_pays(torch.device("cpu")) is amx
+@pytest.mark.parametrize(
+    ("capabilities", "pays"),
+    [
+        ({"avx512_f": True}, False),
+        ({"amx_bf16": False, "avx512_bf16": False}, False),
+        ({"amx_bf16": False, "avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+    ],
+)
+def test_bf16_is_for_processors_that_multiply_in_it(
+    capabilities: dict[str, bool], pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert bf16_pays(torch.device("cpu")) is pays
 
 
 def test_checkpoints_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The CamVid models on one GPU, each stage by itself: pre-training, psanet50, psanet18 taught by it, and
-# psanet18 with and without pre-training on equal, short budgets. A training that was cut off goes on when its
-# stage is called again; pre-training begins anew. What the committed models were made with, and the figures, are
-# in training/README.md.
+# psanet18 with and without pre-training on equal, short budgets. What was cut off goes on when its stage is
+# called again. What the committed models were made with, and the figures, are in training/README.md.
 #
 #     training/recipes/camvid_gpu.sh OUT_FOLDER STAGE...
 #     CAMVID=data/camvid IMAGENET=data/tiny-imagenet training/recipes/camvid_gpu.sh runs pretrain psanet50 psanet18 compare
