@@ -24,7 +24,7 @@ from typing import get_args
 from inference.budget import add_memory_budget_argument, explained
 from inference.engines import PRECISIONS
 from inference.errors import EngineError, InferenceError, ParameterError
-from inference.files import Job, plan_jobs
+from inference.files import Job, make_output_folder, plan_jobs
 from inference.images import MAX_PIXELS
 from inference.labelling import OUTPUTS, Options, Summary, label_images
 from inference.predictor import Predictor
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 compiled=args.compile,
                 memory_budget_bytes=args.memory_budget,
             )
-            _make_folder(args.out)
+            make_output_folder(args.out)
             return _run(parser.prog, predictor, jobs, options)
     except (InferenceError, CheckpointError, ConfigError, UnknownDatasetError) as error:
         print(f"{parser.prog}: error: {explained(error)}", file=sys.stderr)
@@ -84,13 +84,6 @@ def _run(prog: str, predictor: Predictor, jobs: Sequence[Job], options: Options)
         status = status or 1
     print(json.dumps(summary.report()), flush=True)
     return status
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -134,6 +134,14 @@ def _entry(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
+def make_output_folder(out: Path) -> None:
+    """Makes `--out`, before the work, so that hours of it are not lost; raises ParameterError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that is either there in full or not at all, whatever interrupts it; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

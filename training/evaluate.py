@@ -25,6 +25,7 @@ from tqdm import tqdm
 from inference.budget import add_memory_budget_argument, explained
 from inference.bundle import Bundle, resolve_model
 from inference.errors import InferenceError, ParameterError
+from inference.files import make_output_folder
 from inference.pairs import DatasetError, read_list, read_test_list
 from inference.predictor import DEFAULT_BUDGET_BYTES, Predictor
 from inference.windows import validate_base_size, validate_scales
@@ -83,7 +84,7 @@ def evaluate(
     read = read_list if submission is None else read_test_list
     jobs = [Job(index, *pair) for index, pair in enumerate(read(root, list_path)[:limit])]
     if out is not None:
-        _make_folder(out)
+        make_output_folder(out)
     elif submission is not None:
         raise ParameterError("a submission needs a folder for its files: give --out")
     with ExitStack() as stack:
@@ -161,14 +162,6 @@ def _count(
             kept.offer(job.index, score(counts, info.classes), labels)
             bar.update()
     return kept
-
-
-def _make_folder(out: Path) -> None:
-    """Before the work, so that hours of it are not lost to a folder that cannot be made."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(f"--out {out} cannot be made ({error.strerror}): name another folder") from error
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """MMSegmentation's test protocol against its slow oracle; and what the predictor promises of it besides."""
 
-import tracemalloc
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from inference.errors import BundleError, EngineError, MemoryBudgetError, Parame
 from inference.predictor import Predictor
 from models.config import ModelConfig
 from tests.inference.fakes import AnySizeEngine, ConvolutionEngine, made_info
+from tests.inference.judging import traced_peak
 from tests.mmseg_oracle import mmsegmentation_probabilities, mmsegmentation_views
 from tests.models.mmseg_network import mmseg_config
 
@@ -329,13 +329,7 @@ def test_memory_peaks_below_what_the_plan_says(image_hw: tuple[int, int], option
     info = whole_info(classes=60, architecture=architecture, base_size=256, base_short=256, **mode)
     predictor = Predictor(info, AnySizeEngine(60, preferred_batch=1))
     image, plan = made_image(*image_hw), predictor.plan(image_hw, **options)
-    predictor.predict(image, **options)
-    tracemalloc.start()
-    try:
-        predictor.predict(image, **options)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(predictor, image, **options)
     # Python objects come on top; engine calls and blocks take turns, and are planned as if they did not.
     assert 0.4 * plan.peak_bytes <= peak <= plan.peak_bytes + (1 << 17)
 

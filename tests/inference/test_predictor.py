@@ -1,6 +1,5 @@
 """The predictor against the published protocol, written slowly; and what it promises besides."""
 
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.errors import BundleError, MemoryBudgetError, ParameterError, PredictionCancelled
-from inference.predictor import Prediction, Predictor
+from inference.predictor import Predictor
 from tests.inference.fakes import ConvolutionEngine, made_info
+from tests.inference.judging import assert_published, traced_peak
 from tests.oracle import published_probabilities
 
 SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -29,17 +29,6 @@ def predictor_of(
 ) -> Predictor:
     info = made_info(len(engine._weights), engine.crop_hw, align_corners=align_corners)
     return Predictor(info, engine, memory_budget_bytes=budget)
-
-
-def assert_published(found: Prediction, expected: np.ndarray) -> None:
-    assert found.probabilities is not None
-    assert found.confidence is not None
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    np.testing.assert_allclose(found.confidence, expected.max(0), atol=1e-5)
-    second, first = np.sort(expected, axis=0)[-2:]
-    clear = first - second > 1e-5
-    assert clear.mean() > 0.99
-    np.testing.assert_array_equal(found.labels[clear], expected.argmax(0)[clear])
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -316,13 +305,7 @@ def test_memory_peaks_where_the_plan_says(image_hw: tuple[int, int], options: di
     predictor = predictor_of(ConvolutionEngine(60, (65, 65), preferred_batch=1))
     predictor.engine.threads = 1  # type: ignore[attr-defined]
     image, plan = made_image(*image_hw), predictor.plan(image_hw, **options)
-    predictor.predict(image, **options)
-    tracemalloc.start()
-    try:
-        predictor.predict(image, **options)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(predictor, image, **options)
     # Python objects come on top; blocks may be narrower than planned; scaling and stitching take turns.
     assert 0.9 * plan.peak_bytes <= peak <= plan.peak_bytes + (1 << 17)
 
@@ -332,11 +315,5 @@ def test_mirroring_a_window_takes_no_memory_of_its_own() -> None:
     image = made_image(30, 60)
     plan = predictor.plan((30, 60), flip=True)
     assert plan.memory["engine batch"] > 0.8 * plan.peak_bytes
-    predictor.predict(image, flip=True)
-    tracemalloc.start()
-    try:
-        predictor.predict(image, flip=True)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(predictor, image, flip=True)
     assert peak <= 1.1 * plan.peak_bytes

@@ -204,16 +204,19 @@ def test_a_file_of_something_else_is_not_written_over(
 ) -> None:
     archive(tmp_path / "train-0.npz", 8, 0)
     archive(tmp_path / "val.npz", 2, 1)
-    out = tmp_path / "x.pth"
-    torch.save({"state_dict": ResNet(18).state_dict()}, out)
-    with pytest.raises(SystemExit) as ended:
-        run(command(tmp_path, out), monkeypatch, capsys)
-    assert ended.value.code == 2
-    assert "x.pth is of another command or version: give another --out" in capsys.readouterr().err
-    out.write_bytes(b"no weights")
-    with pytest.raises(SystemExit):
-        run(command(tmp_path, out), monkeypatch, capsys)
-    assert out.read_bytes() == b"no weights"
+    weights, text = tmp_path / "weights.pth", tmp_path / "text.pth"
+    torch.save({"state_dict": ResNet(18).state_dict()}, weights)
+    text.write_bytes(b"no weights")
+    for out, says in (
+        (weights, "weights.pth is of another command or version: give another --out"),
+        (text, "text.pth"),
+    ):
+        before = out.read_bytes()
+        with pytest.raises(SystemExit) as ended:
+            run(command(tmp_path, out), monkeypatch, capsys)
+        assert ended.value.code == 2
+        assert says in capsys.readouterr().err
+        assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("missing", ["train-0.npz", "val.npz"])

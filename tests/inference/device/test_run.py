@@ -15,6 +15,7 @@ from inference.device.availability import find_kernels, give_up
 from inference.errors import EngineError, PredictionCancelled
 from inference.predictor import Prediction, Predictor
 from tests.inference.fakes import ConvolutionEngine, made_info
+from tests.inference.judging import assert_published
 from tests.oracle import published_probabilities
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -60,17 +61,6 @@ def predictor_of(case: Case, *, device: str = "cpu", budget: int = 1 << 30) -> P
     engine = ConvolutionEngine(classes, crop_hw, convert=lambda array: torch.from_numpy(array).to(device))
     info = made_info(classes, crop_hw, align_corners=align_corners)
     return Predictor(info, engine, memory_budget_bytes=budget)
-
-
-def assert_published(found: Prediction, expected: np.ndarray) -> None:
-    assert found.probabilities is not None
-    assert found.confidence is not None
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    np.testing.assert_allclose(found.confidence, expected.max(0), atol=1e-5)
-    second, first = np.sort(expected, axis=0)[-2:]
-    clear = first - second > 1e-5
-    assert clear.mean() > 0.98
-    np.testing.assert_array_equal(found.labels[clear], expected.argmax(0)[clear])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
