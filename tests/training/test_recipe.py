@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inference.pairs import read_list
 from tests.training.prepare.conftest import png, write_zip
+from tests.training.prepare.miniatures import write_downloads
+from training.config import read_config
+from training.evaluate import evaluate
+from training.prepare.__main__ import run as prepare
+from training.train import train
 
 TINY = [
     "model.crop_hw=[113, 113]",
@@ -71,3 +77,47 @@ def test_from_an_archive_to_figures_by_command_lines(tmp_path: Path, monkeypatch
     assert sum(figures["pixels"].values()) == (labels != 255).sum()
     assert (results / "confusion.png").is_file()
     assert len(list((results / "worst").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "row", "written"),
+    [
+        ("ade20k", "collect_distribute", "ade20k/ADE_val_00000001.png"),
+        ("voc2012", "collect", "results/VOC2012/Segmentation/comp6_test_cls/2008_000002.png"),
+        ("cityscapes", "baseline", "cityscapes/munster_000000_000019_leftImg8bit.png"),
+    ],
+)
+def test_published_recipes_from_archives_to_figures(
+    dataset: str, row: str, written: str, tmp_path: Path
+) -> None:
+    """As they are but for the size of the network and the number of steps: lists, labels and classes fit."""
+    data = tmp_path / "data"
+    downloads = write_downloads(dataset, tmp_path / "downloads")
+    counts = prepare(dataset, [downloads], out=data, allow_partial=True)["lists"]
+    config = read_config(
+        [f"training/configs/{dataset}_psanet50.yaml", f"training/configs/rows/{row}.yaml"],
+        [
+            *TINY[:2],
+            *TINY[3:],
+            "model.depth=18",
+            f"data.root={data}",
+            f"out={tmp_path / 'run'}",
+            "device=cpu",
+        ],
+    )
+    train(config, validates=False)
+    val = data / config.data.val_list
+    figures = evaluate(
+        config.checkpoint,
+        root=data,
+        list_path=val,
+        base_size=60,
+        out=tmp_path / "results",
+        submission=dataset,
+    )
+    pairs = read_list(data, val)
+    assert figures["images"] == counts[val.stem] == len(pairs) == 2
+    pixels = json.loads((tmp_path / "results/metrics.json").read_text())["pixels"]
+    assert sum(pixels.values()) == sum((np.asarray(Image.open(label)) != 255).sum() for _, label in pairs) > 0
+    labels = np.asarray(Image.open(tmp_path / "results/submission" / written))
+    assert labels.shape == (12, 16)

@@ -70,20 +70,6 @@ def read_png(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-def ade20k_files(training: int = 3, validation: int = 2) -> dict[str, bytes]:
-    files = {
-        "ADEChallengeData2016/objectInfo150.txt": b"Idx\tRatio\n",
-        "ADEChallengeData2016/sceneCategories.txt": b"ADE_train_00000001 airport_terminal\n",
-    }
-    for split, short, count in (("training", "train", training), ("validation", "val", validation)):
-        for index in range(1, count + 1):
-            stem = f"{split}/ADE_{short}_{index:08d}"
-            values = numbers(index, [0, 1, 2, 150])
-            files[f"ADEChallengeData2016/images/{stem}.jpg"] = jpeg(index)
-            files[f"ADEChallengeData2016/annotations/{stem}.png"] = png(values)
-    return files
-
-
 @pytest.fixture
 def few_ade20k(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published counts, for the miniature."""

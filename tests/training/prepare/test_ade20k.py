@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.prepare.conftest import ade20k_files, numbers, read_png, write_folder, write_zip
+from tests.training.prepare.conftest import numbers, read_png, write_folder, write_zip
+from tests.training.prepare.miniatures import ade20k_files
 from training.prepare.__main__ import run
 
 pytestmark = pytest.mark.usefixtures("few_ade20k")

@@ -4,38 +4,11 @@ import numpy as np
 import pytest
 
 from tests.training.prepare.conftest import numbers, png, read_png, write_folder, write_zip
+from tests.training.prepare.miniatures import PICTURE, cityscapes_files, write_downloads
 from training.prepare.__main__ import run
 from training.prepare.errors import PrepareError
 
-SPLITS = {"train": ("aachen", "ulm"), "val": ("munster",), "test": ("bonn",), "train_extra": ("troisdorf",)}
 COUNTS = {"train": (4,), "val": (2,), "test": (2,), "train_extra": (3, 2)}
-PICTURE = np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)
-
-
-def cityscapes_files() -> dict[str, dict[str, bytes]]:
-    """Files by archive, as published: labels in four forms, a readme and a licence beside them."""
-    names = ("leftImg8bit_trainvaltest", "gtFine_trainvaltest", "leftImg8bit_trainextra", "gtCoarse")
-    archives: dict[str, dict[str, bytes]] = {
-        f"{name}.zip": {"README": b"see", "license.txt": b"no"} for name in names
-    }
-    for split, cities in SPLITS.items():
-        extra = split == "train_extra"
-        images = archives[f"leftImg8bit_train{'extra' if extra else 'valtest'}.zip"]
-        labels = archives["gtCoarse.zip" if extra else "gtFine_trainvaltest.zip"]
-        kind = "gtCoarse" if extra else "gtFine"
-        for city in cities:
-            for index in range(2):
-                stem = f"{split}/{city}/{city}_{index:06d}_000019"
-                images[f"leftImg8bit/{stem}_leftImg8bit.png"] = png(PICTURE)
-                labels[f"{kind}/{stem}_{kind}_labelIds.png"] = png(numbers(index, [0, 7, 33, 255]))
-                labels[f"{kind}/{stem}_{kind}_color.png"] = png(PICTURE)
-                labels[f"{kind}/{stem}_{kind}_instanceIds.png"] = png(PICTURE[..., 0])
-                labels[f"{kind}/{stem}_{kind}_polygons.json"] = b"{}"
-    broken = "train_extra/troisdorf/troisdorf_000000_000073"
-    extra_images = archives["leftImg8bit_trainextra.zip"]
-    extra_images[f"leftImg8bit/{broken}_leftImg8bit.png"] = png(PICTURE * 0)
-    archives["gtCoarse.zip"][f"gtCoarse/{broken}_gtCoarse_labelIds.png"] = png(numbers(0, [0]))
-    return archives
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +18,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def downloads(tmp_path: Path) -> Path:
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    for name, files in cityscapes_files().items():
-        write_zip(folder / name, files)
-    return folder
+    return write_downloads("cityscapes", tmp_path / "downloads")
 
 
 def test_all_archives_give_fine_and_coarse_lists(downloads: Path) -> None:

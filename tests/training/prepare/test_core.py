@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.prepare.conftest import ade20k_files, jpeg, png, read_png, write_folder, write_zip
+from tests.training.prepare.conftest import jpeg, png, read_png, write_folder, write_zip
+from tests.training.prepare.miniatures import ade20k_files
 from training.prepare import convert as convert_module
 from training.prepare.__main__ import run
 from training.prepare.errors import PrepareError

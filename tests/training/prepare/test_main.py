@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.training.prepare.conftest import ade20k_files, write_zip
+from tests.training.prepare.conftest import write_zip
+from tests.training.prepare.miniatures import ade20k_files
 from training.prepare import ade20k, camvid, cityscapes, convert, voc2012
 from training.prepare.__main__ import main
 

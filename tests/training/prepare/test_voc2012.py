@@ -1,5 +1,3 @@
-"""Ids of the miniature: VOC's train is a, b; its val is c, d; SBD has a, c, e, f (e, f in its own val)."""
-
 import io
 from pathlib import Path
 
@@ -11,13 +9,26 @@ import scipy.sparse
 from inference.pairs import read_list
 from tests.training.prepare.conftest import (
     HW,
-    jpeg,
-    numbers,
     png,
     read_png,
     write_folder,
     write_tar,
     write_zip,
+)
+from tests.training.prepare.miniatures import (
+    OWN,
+    SBD,
+    A,
+    B,
+    C,
+    D,
+    E,
+    F,
+    aug_files,
+    mat,
+    sbd_files,
+    voc_files,
+    write_downloads,
 )
 from training.config import read_config
 from training.dataset import SegmentationDataset
@@ -27,49 +38,6 @@ from training.prepare.voc2012 import decode_sbd
 from training.transforms import TrainingTransform
 
 CONFIG = Path(__file__).parents[3] / "training/configs/voc2012_psanet50.yaml"
-A, B, C, D, E, F = (f"2008_{number:06d}" for number in range(6))
-OWN = numbers(1, [0, 20, 255])
-SBD = numbers(2, [0, 3, 19])
-
-
-def mat(ids: np.ndarray) -> bytes:
-    """As SBD's: a struct with sparse boundaries in cells, the map of classes, and what classes occur."""
-    boundaries = np.empty((20, 1), dtype=object)
-    for index in range(20):
-        boundaries[index, 0] = scipy.sparse.csc_array(np.eye(3) * (index == 3))
-    buffer = io.BytesIO()
-    struct = {"Boundaries": boundaries, "Segmentation": ids, "CategoriesPresent": np.array([[3.0], [19.0]])}
-    scipy.io.savemat(buffer, {"GTcls": struct}, do_compression=True)
-    return buffer.getvalue()
-
-
-def voc_files() -> dict[str, bytes]:
-    root = "VOCdevkit/VOC2012"
-    files = {f"{root}/JPEGImages/{key}.jpg": jpeg(index) for index, key in enumerate((A, B, C, D, E, F))}
-    for key in (A, B, C, D):
-        files[f"{root}/SegmentationClass/{key}.png"] = png(OWN, palette=True)
-        files[f"{root}/SegmentationObject/{key}.png"] = png(OWN, palette=True)
-    files[f"{root}/ImageSets/Segmentation/train.txt"] = f"{A}\n{B}\n".encode()
-    files[f"{root}/ImageSets/Segmentation/val.txt"] = f"{C}\n{D}\n".encode()
-    files[f"{root}/ImageSets/Main/train.txt"] = b"2011_000009\n"
-    files["VOCdevkit/VOC2007/ImageSets/Segmentation/train.txt"] = b"000032\n"
-    return files
-
-
-def sbd_files() -> dict[str, bytes]:
-    root = "benchmark_RELEASE/dataset"
-    files = {f"{root}/cls/{key}.mat": mat(SBD) for key in (A, C, E, F)}
-    files |= {f"{root}/inst/{key}.mat": b"instances" for key in (A, C, E, F)}
-    files |= {f"{root}/img/{key}.jpg": jpeg(0) for key in (A, C, E, F)}
-    files[f"{root}/train.txt"] = f"{A}\n{C}\n".encode()
-    files[f"{root}/val.txt"] = f"{E}\n{F}\n".encode()
-    return files
-
-
-def aug_files() -> dict[str, bytes]:
-    files = {f"SegmentationClassAug/{key}.png": png(OWN) for key in (A, B, C, D)}
-    files |= {f"SegmentationClassAug/{key}.png": png(SBD) for key in (E, F)}
-    return files | {f"__MACOSX/SegmentationClassAug/._{key}.png": b"litter" for key in (A, B)}
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +47,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def downloads(tmp_path: Path) -> Path:
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    write_tar(folder / "VOCtrainval_11-May-2012.tar", voc_files())
-    write_tar(folder / "benchmark.tgz", sbd_files(), "w:gz")
-    return folder
+    return write_downloads("voc2012", tmp_path / "downloads")
 
 
 def listed(out: Path, name: str) -> list[str]:
