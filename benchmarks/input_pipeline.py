@@ -31,7 +31,7 @@ from models.network import build_network
 from training.config import DataConfig, TrainingConfig, read_config
 from training.dataset import SegmentationDataset, training_batches
 from training.distributed import Processes, choose_device
-from training.numerics import numerics
+from training.numerics import decided, numerics
 from training.objective import Objective
 from training.optimization import build_optimizer
 from training.step import gradients
@@ -157,6 +157,7 @@ def step(config: TrainingConfig, device: torch.device, cpu_images: int) -> dict[
 
 def _timed_step(config: TrainingConfig, device: torch.device, batch: int) -> float:
     warm, timed = (5, 15) if device.type == "cuda" else (1, 2)
+    config = decided(config, device)
     with numerics(device, deterministic=False):
         network = build_network(config.model).to(device).train()
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ Errors: the tree of CheckpointError in `models/errors.py`.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from models.network import SceneParser, build_network
 from models.options import ArchitectureOptions
 from models.protocol import TestProtocol
 from models.resnet import ResNet
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "FORMAT",
@@ -112,7 +115,10 @@ def load_backbone(backbone: ResNet, path: Path) -> None:
 
     Raises CheckpointError, which explains the difference when the file has torchvision's 7x7 stem.
     """
-    state = backbone_keys(tensors_of(read_file(path), path))
+    content = read_file(path)
+    if content.get("result", "of others") is None:
+        logger.warning("%s is of a pre-training that was cut off: it is started from as it is", path)
+    state = backbone_keys(tensors_of(content, path))
     stem = state.get("layer0.0.weight")
     if stem is not None and tuple(stem.shape[2:]) == (7, 7):
         raise UnsupportedCheckpointError(

@@ -1,6 +1,6 @@
 """Dilated ResNet-18 … 152 with the three-convolution stem: the backbone of the published networks.
 
-Not here: a classifier for ImageNet (`training/pretrain.py` puts one on top) or weights.
+Not here: a classifier for ImageNet (`training/pretrain/` puts one on top) or weights.
 
     python -c "from models.resnet import ResNet; print(sum(p.numel() for p in ResNet(50).parameters()))"
 """

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from models.config import ConfigError
 
@@ -19,13 +20,18 @@ PANELS: Mapping[str, str] = MappingProxyType(
 )
 """TensorBoard's tags, and what they are."""
 
+_MEND: Final = "pip install 'psanet-serving[train]'"
+
 
 def read_curves(run: Path) -> dict[str, Curve]:
     """(step, value) pairs of each tag of PANELS that a training below `run` has written, by step.
 
     Raises ConfigError where it has written none.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError as error:
+        raise ConfigError(f"TensorBoard is not installed: {_MEND}") from error
 
     folder = run / "tensorboard"
     if not folder.is_dir():
@@ -44,7 +50,10 @@ def read_curves(run: Path) -> dict[str, Curve]:
 
 def draw(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
     """Writes a picture of the runs by name, in the format of `out`'s ending; ConfigError for none."""
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"Matplotlib is not installed: {_MEND}") from error
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (tag, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.config import ConfigError
+from training.signals import InterruptedTraining
 
 # Waiting for the first process to evaluate may take hours; one that died is noticed at once all the same.
 _PATIENCE: Final = timedelta(days=2)
@@ -74,10 +75,10 @@ class Processes:
     @contextmanager
     def together(self) -> Iterator[None]:
         """What fails inside in one process fails in all: there ElsewhereError, so that one speaks."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             yield
-        except Exception as error:
+        except (Exception, InterruptedTraining) as error:
             failure = error
         codes = self.gather(0 if failure is None else getattr(failure, "exit_code", 2))
         failed = [rank for rank, code in enumerate(codes) if code]

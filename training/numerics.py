@@ -6,8 +6,11 @@ with numerics(torch.device("cuda"), deterministic=True): ...
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
+
+from training.config import TrainingConfig
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -16,6 +19,11 @@ def bf16_pays(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def decided(config: TrainingConfig, device: torch.device) -> TrainingConfig:
+    """With `bf16` true or false, as it pays where it was left open."""
+    return config if config.bf16 is not None else replace(config, bf16=bf16_pays(device))
 
 
 @contextmanager

@@ -12,9 +12,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from models.checkpoint import CheckpointError, load_checkpoint, save_safetensors
+
+_STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
+"""Of batch norm: kept, and no parameters."""
 
 
 def release(checkpoint_path: Path, out: Path) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def release(checkpoint_path: Path, out: Path) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(checkpoint, out)
     released = load_checkpoint(out)
-    counted = [value for key, value in released.state_dict.items() if not key.endswith("num_batches_tracked")]
+    counted = [value for key, value in released.state_dict.items() if not key.endswith(_STATISTICS)]
     return {
         "checkpoint": str(out),
         "parameters": sum(value.numel() for value in counted),

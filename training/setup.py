@@ -52,6 +52,17 @@ def share_of(config: TrainingConfig, processes: Processes) -> int:
     return config.batch // parts
 
 
+def warn_of_long_average(config: TrainingConfig, total: int) -> None:
+    """Where a moving average would be, for a good part, of what the training began with."""
+    if config.ema is not None and 1 / (1 - config.ema) > total / 10:
+        window = 1 / (1 - config.ema)
+        logger.warning(
+            "ema=%g averages over about %.0f of %d steps, and %.1f%% of it is what the training began with: "
+            "at most 1 - 10 / steps is advised",
+            *(config.ema, window, total, 100 * config.ema**total),
+        )
+
+
 def make_folder(config: TrainingConfig) -> None:
     """Makes `out`, or hours of work could not be saved. Raises ConfigError."""
     try:

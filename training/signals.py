@@ -13,8 +13,11 @@ from types import FrameType
 from typing import Any
 
 
-class InterruptedTraining(Exception):  # noqa: N818 - nothing went wrong
-    """A signal ended the training, which was saved before; the message says what the next start does."""
+class InterruptedTraining(BaseException):  # noqa: N818 - nothing went wrong
+    """A signal ended the training, which was saved before; the message says what the next start does.
+
+    No Exception: raised anywhere inside `at_once`, it must not be taken for the failure of what it cuts off.
+    """
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(signum, message)

@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.checkpoint import FORMAT, CheckpointError, read_file
@@ -63,7 +63,11 @@ def save_state(
     config: TrainingConfig,
     rng_states: Sequence[Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Writes the checkpoint atomically. rng_states: of every process; None: of this one alone."""
+    """Writes the checkpoint atomically. rng_states: of every process; None: of this one alone.
+
+    Raises FloatingPointError, and leaves the file as it was, where the last step has ruined the weights.
+    """
+    require_finite(state.network)
     device = next(state.network.parameters()).device
     content = {
         "format": FORMAT,
@@ -112,8 +116,19 @@ def load_state(
     state.network.load_state_dict(content.get("raw_state_dict", content["state_dict"]))
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]
+    _warn_of_precision(content["training"], config)
     _load_average(state, content)
     _load_random_state(content, next(state.network.parameters()).device, rank, count)
+
+
+def _warn_of_precision(recorded: Mapping[str, Any], config: TrainingConfig) -> None:
+    before = recorded.get("bf16")  # older versions did not decide it before they wrote it
+    if before is not None and before != config.bf16:
+        names = {True: "bfloat16", False: "float32"}
+        logger.warning(
+            "the training was in %s and goes on in %s: bf16=%s keeps it as it was",
+            *(names[before], names[bool(config.bf16)], str(before).lower()),
+        )
 
 
 def _load_average(state: TrainingState, content: Mapping[str, Any]) -> None:
@@ -177,6 +192,15 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
     return [f"{prefix}{key}={json.dumps(values[key])}" for key, item in now.items() if values[key] != item]
 
 
+def require_finite(network: nn.Module) -> None:
+    """Raises FloatingPointError where a weight is not: a finite loss may have gradients that are not."""
+    if not bool(torch.stack([weight.detach().isfinite().all() for weight in network.parameters()]).all()):
+        raise FloatingPointError(
+            "the last step made weights that are not finite, so they are not saved; what was saved before, "
+            "if anything, stands: begin anew elsewhere at a lower learning rate"
+        )
+
+
 def save_atomically(content: Any, path: Path) -> None:
     """`torch.save` to `path`, whose folder is made: readers see the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +208,7 @@ def save_atomically(content: Any, path: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            _save(content, file, path)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -192,6 +216,13 @@ def save_atomically(content: Any, path: Path) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _save(content: Any, file: IO[bytes], path: Path) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # PyTorch's word for a disk that is full
+        raise OSError(f"{path} cannot be written, is the disk full? ({error})") from error
 
 
 def _remove_leavings(path: Path) -> None:

@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.config import TrainingConfig
 from training.distributed import Processes
-from training.numerics import bf16_pays
 from training.objective import Objective
 from training.optimization import valid_pixels
 
@@ -33,7 +32,7 @@ def gradients(
     processes: Processes,
 ) -> Tensor:
     """Adds the gradients of a step's parts; returns this process's part of the total, the main and the
-    auxiliary loss, (3,), on the CPU.
+    auxiliary loss, (3,), on the CPU. config: its precision is decided (`numerics.decided`).
 
     The loss is the mean over the valid pixels of all parts in all processes, so that how a step is divided
     changes nothing but, with several parts, batch statistics.
@@ -41,7 +40,6 @@ def gradients(
     device = processes.device
     labels = [truth.to(device, non_blocking=True) for _, truth in parts]
     pixels = processes.sum(torch.stack([valid_pixels(truth) for truth in labels]).sum()).clamp(min=1)
-    bf16 = bf16_pays(device) if config.bf16 is None else config.bf16
     losses = torch.zeros(3, device=device)
     known = HostCopy(losses)
     for number, ((images, _), truth) in enumerate(zip(parts, labels, strict=True), 1):
@@ -50,7 +48,7 @@ def gradients(
             images = images.contiguous(memory_format=torch.channels_last)
         waits = isinstance(model, DistributedDataParallel) and number < len(parts)
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bool(config.bf16)):
                 logits = model(images)
                 loss = objective(logits, images, truth, pixels)
             losses += torch.stack([loss.total.detach(), loss.main, loss.aux])

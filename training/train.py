@@ -31,10 +31,10 @@ from training.dataset import training_batches
 from training.distributed import ElsewhereError, Processes, open_processes, speaks, who
 from training.evaluate import evaluate
 from training.monitor import Monitor
-from training.numerics import numerics, undisturbed
+from training.numerics import decided, numerics, undisturbed
 from training.objective import build_objective
 from training.optimization import set_learning_rate
-from training.setup import build_model, build_state, make_folder, share_of
+from training.setup import build_model, build_state, make_folder, share_of, warn_of_long_average
 from training.signals import InterruptedTraining, StopSignals
 from training.state import TrainingState, random_state, save_state
 from training.step import gradients, grouped
@@ -59,6 +59,7 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
         numerics(processes.device, deterministic=config.deterministic),
         ExitStack() as opened,
     ):
+        config = decided(config, processes.device)
         with processes.together():
             share = share_of(config, processes)
             root = Path(config.data.root)
@@ -67,6 +68,8 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
             read_list(root, root / config.data.val_list)
             make_folder(config)
             total = config.iterations or math.ceil((config.epochs or 0) * len(pairs) / config.batch)
+            if processes.first:
+                warn_of_long_average(config, total)
             # Before the state, which puts random states back: making a teacher draws numbers.
             objective = build_objective(config, pairs, processes.device)
             state = build_state(config, processes)
@@ -88,8 +91,9 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
                 if not math.isfinite(loss):
                     with processes.together():
                         raise FloatingPointError(
-                            f"the loss is {loss} at iteration {state.iteration}; lower lr, or bf16=false. "
-                            f"What was saved before, if anything, stands in {config.out}"
+                            f"the loss is {loss} at iteration {state.iteration}; give another out and a "
+                            "lower lr, or bf16=false. What was saved before, if anything, stands in "
+                            f"{config.out}"
                         )
                 state.optimizer.step()
                 if state.average is not None:
@@ -107,11 +111,15 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
                 if validating:
                     metrics = validate(state, config, processes, stop, monitor)
                     logger.info("iteration %d: %s", state.iteration, json.dumps(metrics))
-            metrics = validate(state, config, processes, stop, monitor) if validates else {}
+            if validates:
+                metrics = validate(state, config, processes, stop, monitor)
+            elif stop.received:  # while the last step was saved: the caller's work ends at once
+                raise InterruptedTraining(stop.received, _goes_on(state, config))
     if not processes.first:
         return {}
+    figures = metrics if validates else {}
     seconds = round(time.monotonic() - started, 1)
-    return {**metrics, "checkpoint": str(config.checkpoint), "iterations": total, "seconds": seconds}
+    return {**figures, "checkpoint": str(config.checkpoint), "iterations": total, "seconds": seconds}
 
 
 def save(state: TrainingState, config: TrainingConfig, processes: Processes) -> None:

@@ -19,6 +19,7 @@ from training.pretrain import loop
 from training.pretrain.__main__ import main
 from training.pretrain.images import augment, load
 from training.pretrain.schedule import Schedule
+from training.pretrain.state import Pretraining
 
 
 def archive(path: Path, count: int, seed: int) -> np.ndarray:
@@ -178,6 +179,7 @@ def test_what_was_cut_off_goes_on_to_the_same_weights(
         (["--lr", "0.1"], "was begun with --lr 0.2: give another --out, or these values again"),
         (["--depth", "50", "--stride", "8"], "was begun with --depth 18 --stride 32:"),
         (["--seconds", "60"], "was begun with --seconds None:"),
+        (["--data", "{folder}/other"], "was begun with other archives than --data holds: give another --out"),
     ],
 )
 def test_another_training_is_not_gone_on_with(
@@ -192,6 +194,10 @@ def test_another_training_is_not_gone_on_with(
     out = tmp_path / "x.pth"
     run(command(tmp_path, out), monkeypatch, capsys)
     before = out.read_bytes()
+    (tmp_path / "other").mkdir()
+    archive(tmp_path / "other/train-0.npz", 8, 2)  # the same labels
+    archive(tmp_path / "other/val.npz", 2, 1)
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
     with pytest.raises(SystemExit) as ended:
         run(command(tmp_path, out, *arguments), monkeypatch, capsys)
     assert ended.value.code == 2
@@ -219,6 +225,24 @@ def test_a_file_of_something_else_is_not_written_over(
         assert out.read_bytes() == before
 
 
+def test_weights_that_a_step_has_ruined_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive(tmp_path / "train-0.npz", 8, 0)
+    archive(tmp_path / "val.npz", 2, 1)
+
+    def ruins(training: Pretraining, *args: object) -> torch.Tensor:
+        training.classifier.fc.bias.data.fill_(torch.nan)
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(loop, "_step", ruins)
+    with pytest.raises(SystemExit) as ended:
+        run(command(tmp_path, tmp_path / "x.pth"), monkeypatch, capsys)
+    assert ended.value.code == 2
+    assert "weights that are not finite, so they are not saved" in capsys.readouterr().err
+    assert not (tmp_path / "x.pth").exists()
+
+
 @pytest.mark.parametrize("missing", ["train-0.npz", "val.npz"])
 def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str) -> None:
     for name in {"train-0.npz", "val.npz"} - {missing}:
@@ -241,9 +265,13 @@ def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str)
     ("arguments", "says"),
     [
         (["--epochs", "0"], "argument --epochs: takes 1 or more, not '0'"),
+        (["--seconds", "0"], "argument --seconds: takes a number above 0, not '0'"),
+        (["--seconds", "nan"], "argument --seconds: takes a number above 0, not 'nan'"),
+        (["--lr", "-1"], "argument --lr: takes a number above 0, not '-1'"),
+        (["--out", "{folder}/x.safetensors"], "x.safetensors must end in .pth"),
         (["--device", "gpu"], "device is auto, cpu, cuda or cuda:N, not 'gpu'"),
         (["--batch", "9"], "--batch 9 is more than the 8 images"),
-        (["--batch", "2", "--lr", "1e9"], "lower --lr"),
+        (["--batch", "2", "--lr", "1e9"], "a lower --lr and another --out"),
         (["--out", "{folder}/val.npz/below/x.pth"], "val.npz/below"),
     ],
 )

@@ -1,8 +1,11 @@
 """From an archive as it is downloaded to figures, by command lines alone, as a reader types them."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +124,59 @@ def test_published_recipes_from_archives_to_figures(
     assert sum(pixels.values()) == sum((np.asarray(Image.open(label)) != 255).sum() for _, label in pairs) > 0
     labels = np.asarray(Image.open(tmp_path / "results/submission" / written))
     assert labels.shape == (12, 16)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The recipe's command with shell scripts as trainings. Each notes what it was asked for, prints JSON and
+    ends; it waits for SIGTERM while there is a file `slow`, and fails where there is a file `fails`."""
+    script = f"""#!/usr/bin/env bash
+echo "$*" >> "{tmp_path}/asked"
+echo '{{"mIoU": 0.5}}'
+if [ -e "{tmp_path}/fails" ]; then echo "it failed" >&2; exit 2; fi
+trap 'echo saved >> "{tmp_path}/saved"; exit 143' TERM
+while [ -e "{tmp_path}/slow" ]; do sleep 0.02; done
+"""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").write_text(script)
+    (tmp_path / "bin/python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return ["bash", "training/recipes/camvid_gpu.sh", str(tmp_path / "runs")]
+
+
+def test_the_gpu_recipe_trains_each_stage_from_those_before(recipe: list[str], tmp_path: Path) -> None:
+    subprocess.run([*recipe, "pretrain", "psanet50", "psanet18", "compare"], check=True, capture_output=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert sorted(line.split(" ")[5] for line in asked[:2]) == ["18", "50"]
+    assert "preset=psanet50_camvid" in asked[2]
+    assert f"init={tmp_path}/runs/resnet50.pth" in asked[2]
+    assert f"teacher={tmp_path}/runs/psanet50_camvid/checkpoint.pth" in asked[3]
+    assert sum(f"init={tmp_path}/runs/resnet18.pth" in line for line in asked[4:]) == 1
+    for line in asked[2:]:  # what training.train would make of them
+        words = line.split()
+        configs = [word for before, word in zip(words, words[1:], strict=False) if before == "--config"]
+        config = read_config(configs, [word for word in words[2:] if "=" in word])
+        assert config.ema is not None
+        assert config.iterations is not None
+        assert 1 / (1 - config.ema) <= config.iterations / 10
+    assert json.loads((tmp_path / "runs/psanet18_camvid.json").read_text()) == {"mIoU": 0.5}
+
+
+def test_a_stage_that_fails_ends_the_gpu_recipe_with_its_last_line(recipe: list[str], tmp_path: Path) -> None:
+    (tmp_path / "fails").touch()
+    done = subprocess.run([*recipe, "pretrain", "psanet50"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "it failed\nit failed\n")
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2
+
+
+def test_a_gpu_recipe_that_is_stopped_lets_what_is_at_work_save(recipe: list[str], tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    asked = tmp_path / "asked"
+    with subprocess.Popen([*recipe, "compare", "psanet18"]) as process:
+        while not asked.exists() or len(asked.read_text().splitlines()) < 2:
+            time.sleep(0.02)
+        time.sleep(0.1)  # for the traps of the two
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143
+    assert (tmp_path / "saved").read_text() == "saved\nsaved\n"
+    assert len(asked.read_text().splitlines()) == 2

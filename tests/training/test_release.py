@@ -24,6 +24,8 @@ def test_the_released_file_gives_the_trainings_logits_to_half_precision(tmp_path
     assert not any(key.startswith("aux.") for key in kept.state_dict)
     assert told["sha256"] == kept.sha256
     assert told["bytes"] < 0.5 * path.stat().st_size
+    network.aux = None
+    assert told["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     images = torch.rand(1, 3, 33, 33) * 255
     with torch.inference_mode():
         expected, found = network.eval()(images), build_from_checkpoint(kept)(images)

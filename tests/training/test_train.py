@@ -109,6 +109,80 @@ def test_a_signal_during_an_evaluation_ends_it_at_once(
         train(tiny(miniature, tmp_path / "out", "iterations=1"))
 
 
+@pytest.mark.usefixtures("small")
+def test_a_signal_is_not_taken_for_the_failure_of_what_it_cuts_off(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tolerant(*args: object, **kwargs: object) -> dict[str, Any]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception as error:
+            raise AssertionError("taken for a failure") from error
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(train_module, "evaluate", tolerant)
+    with pytest.raises(InterruptedTraining, match="iteration 1 is saved"):
+        train(tiny(miniature, tmp_path / "out", "iterations=1"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_signal_while_the_last_step_is_saved_is_not_lost_on_the_caller(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = train_module.save
+
+    def saves_and_is_told(*args: Any) -> None:
+        save(*args)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train_module, "save", saves_and_is_told)
+    with pytest.raises(InterruptedTraining, match="iteration 1 is saved"):
+        train(tiny(miniature, tmp_path / "out", "iterations=1"), validates=False)
+
+
+@pytest.mark.usefixtures("small", "unevaluated")
+def test_weights_that_a_step_has_ruined_are_not_saved(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = train_module.gradients
+
+    def ruinous(model: torch.nn.Module, *args: Any) -> torch.Tensor:
+        losses = gradients(model, *args)
+        if (tmp_path / "out/checkpoint.pth").exists():
+            next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+        return losses
+
+    monkeypatch.setattr(train_module, "gradients", ruinous)
+    with pytest.raises(FloatingPointError, match="weights that are not finite, so they are not saved"):
+        train(tiny(miniature, tmp_path / "out", "iterations=3", "save_every=1"))
+    assert saved(tmp_path / "out")["iteration"] == 1
+
+
+@pytest.mark.usefixtures("small", "unevaluated")
+def test_the_precision_is_decided_once_and_a_change_of_it_is_told(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    config = tiny(miniature, tmp_path / "out", "iterations=1", "bf16=null")
+    train(config)
+    assert saved(tmp_path / "out")["training"]["bf16"] is True
+    train(config)
+    assert "the training was in" not in caplog.text
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    train(config)
+    assert "was in bfloat16 and goes on in float32: bf16=true keeps it as it was" in caplog.text
+
+
+@pytest.mark.usefixtures("small", "unevaluated")
+@pytest.mark.parametrize(("ema", "told"), [("0.9", True), ("0.5", False), ("null", False)])
+def test_an_average_over_much_of_the_training_is_warned_of(
+    ema: str, told: bool, miniature: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny(miniature, tmp_path / "out", "iterations=20", f"ema={ema}"))
+    warning = "ema=0.9 averages over about 10 of 20 steps, and 12.2% of it is what the training began with"
+    assert (warning in caplog.text) is told
+
+
 def test_the_command_saves_on_sigterm_and_exits_with_143(miniature: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training.train", "--config", CAMVID, *TINY]
     command += ["iterations=100000", f"data.root={miniature}", f"out={tmp_path}", "workers=1"]
@@ -140,8 +214,9 @@ def test_a_checkpoint_of_before_averages_and_several_processes_goes_on(
     del old["config"]["stem_width"]
     old |= {"rng": content["rng_states"][0]["cpu"], "cuda_rng": [], "iteration": 0}
     torch.save(old, tmp_path / "checkpoint.pth")
+    caplog.clear()
     train(tiny(miniature, tmp_path, "iterations=1", "ema=0.9"))
-    assert caplog.messages == ["the checkpoint has no average of weights: it begins with the next step"]
+    assert caplog.messages[1:] == ["the checkpoint has no average of weights: it begins with the next step"]
     assert saved(tmp_path)["averaged"] == 1
 
 
@@ -321,7 +396,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_module, "gradients", lambda *args: torch.tensor([float("nan"), 0.0, 0.0]))
-    with pytest.raises(FloatingPointError, match=r"nan at iteration 0; lower lr"):
+    with pytest.raises(FloatingPointError, match=r"nan at iteration 0; give another out and a lower lr"):
         train(tiny(miniature, tmp_path / "out", "iterations=2"))
     assert not (tmp_path / "out/checkpoint.pth").exists()
 
@@ -378,12 +453,15 @@ def test_bf16_is_for_processors_that_multiply_in_it(
     assert bf16_pays(torch.device("cpu")) is pays
 
 
-def test_checkpoints_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError, RuntimeError])  # PyTorch raises either when a disk is full
+def test_checkpoints_are_written_whole_or_not_at_all(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "checkpoint.pth"
     save_atomically({"value": 1}, path)
 
     def fail(*args: object) -> None:
-        raise OSError("no space left on device")
+        raise error("no space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="no space left"):

@@ -41,7 +41,8 @@ def ablate(
 ) -> dict[str, Any]:
     """Carries out what is left to do; returns the JSON line's content.
 
-    Raises ConfigError and InferenceError for mistakes, InterruptedTraining after a signal.
+    Raises ConfigError and InferenceError for mistakes, OSError where the table cannot be written (the runs at
+    work have saved), InterruptedTraining after a signal.
     """
     plan = make_plan(settings)
     with alone(settings.out) as lock:
@@ -109,7 +110,7 @@ def main() -> None:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:  # a second Ctrl-C
         parser.exit(130)
-    except (ConfigError, InferenceError) as error:
+    except (ConfigError, InferenceError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(json.dumps(summary))
     sys.exit(1 if summary["failed"] else 0)

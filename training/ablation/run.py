@@ -30,6 +30,7 @@ from training.config import TrainingConfig, config_from_dict
 from training.densecrf import DenseCRFParameters
 from training.distributed import choose_device
 from training.evaluate import evaluate
+from training.numerics import decided
 from training.release import release
 from training.signals import InterruptedTraining, StopSignals
 from training.train import train
@@ -58,7 +59,7 @@ def carry_out(folder: Path) -> dict[str, Any]:
         **figures,
         "parameters": parameters(config.model),
         "training_seconds": _seconds(folder / _SECONDS) if source is None else None,
-        "environment": environment(choose_device(config.device)),
+        "environment": environment(config),
         "spec": spec,
     }
     write_atomically(folder / RESULT, f"{json.dumps(result, indent=1)}\n".encode())
@@ -95,13 +96,15 @@ def parameters(config: ModelConfig) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(config: TrainingConfig) -> dict[str, Any]:
     """What the figures were computed on and with."""
+    device = choose_device(config.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     threads = None if device.type == "cuda" else torch.get_num_threads()
     return {
         "device": f"{device.type}, {name}",
         "threads": threads,
+        "training": "bfloat16" if decided(config, device).bf16 else "float32",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -128,17 +128,26 @@ def carry_out(
                 else:
                     failed[process.run.name] = failure
                     logger.error("%s: failed: %s", process.run.name, failure)
+        _end(working)
+        for process in working:
+            if result_of(process.run) is not None:
+                finished(process.run, time.monotonic() - process.started)
+    finally:
+        _end(working)
+    return failed
+
+
+def _end(working: Sequence[_Process]) -> None:
+    """Lets each finish its step and save; kills what has not ended then."""
+    try:
         for process in working:
             process.send(signal.SIGTERM)
         for process in working:
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(_GRACE_S)
-            if result_of(process.run) is not None:
-                finished(process.run, time.monotonic() - process.started)
-    finally:
+    finally:  # a second Ctrl-C
         for process in working:
             process.send(signal.SIGKILL)
-    return failed
 
 
 def _ready(

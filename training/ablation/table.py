@@ -55,7 +55,8 @@ def _conditions(summary: Mapping[str, Any]) -> list[str]:
 
 def _environment(values: Mapping[str, Any]) -> str:
     threads = "" if values["threads"] is None else f", threads: {values['threads']}"
-    return f"{values['device']}{threads}; PyTorch {values['torch']}; Python {values['python']}"
+    precision = f"; trained in {values['training']}" if "training" in values else ""
+    return f"{values['device']}{threads}{precision}; PyTorch {values['torch']}; Python {values['python']}"
 
 
 def _line(row: Mapping[str, Any], seeds: int) -> str:

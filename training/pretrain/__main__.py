@@ -16,7 +16,10 @@ The same command goes on where it was cut off; SIGTERM and Ctrl-C finish the ste
 import argparse
 import json
 import logging
+import math
 from pathlib import Path
+
+import torch
 
 from inference.pairs import DatasetError
 from models.checkpoint import CheckpointError
@@ -34,10 +37,10 @@ def main() -> None:
     parser.add_argument("--stride", type=int, choices=tuple(DILATIONS), default=32)
     parser.add_argument("--epochs", type=_count, default=6)
     parser.add_argument(
-        "--seconds", type=float, help="what it may take: ends then, with the schedule run to its end"
+        "--seconds", type=_positive, help="what it may take: ends then, with the schedule run to its end"
     )
     parser.add_argument("--batch", type=_count, default=256)
-    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--lr", type=_positive, default=0.2)
     parser.add_argument("--weight-decay", type=float, default=5e-5)
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--seed", type=int, default=0)
@@ -46,6 +49,8 @@ def main() -> None:
     args = parser.parse_args()
     if not (args.data / "val.npz").is_file() or not list(args.data.glob("train-*.npz")):
         parser.error(f"{args.data} holds no train-*.npz and val.npz")
+    if args.out.suffix != ".pth":
+        parser.error(f"--out {args.out} must end in .pth")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         print(json.dumps(pretrain(args)))
@@ -53,12 +58,24 @@ def main() -> None:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
     except (ConfigError, DatasetError, CheckpointError, FloatingPointError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except torch.OutOfMemoryError as error:
+        parser.exit(2, f"{parser.prog}: error: a smaller --batch needs less memory ({error})\n")
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"takes 1 or more, not {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
+    return value
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from models.config import ConfigError
 from training.distributed import choose_device
 from training.numerics import bf16_pays
 from training.pretrain.classifier import Classifier
-from training.pretrain.images import Normalizer, augment, load, order, step_generator
+from training.pretrain.images import Normalizer, augment, fingerprint, load, order, step_generator
 from training.pretrain.schedule import Schedule
 from training.pretrain.state import Pretraining
 from training.signals import InterruptedTraining, StopSignals
@@ -45,7 +45,7 @@ def pretrain(args: argparse.Namespace) -> dict[str, Any]:
     if args.batch > len(labels):
         raise ConfigError(f"--batch {args.batch} is more than the {len(labels)} images that there are")
     val_images, val_labels = (each.to(device) for each in load([args.data / "val.npz"]))
-    run = _begin(args, device, classes=int(labels.max()) + 1, count=len(labels))
+    run = _begin(args, device, images, labels)
     if (finished := run.go_on()) is not None:
         logger.info("%s is finished", args.out)
         return finished
@@ -73,15 +73,15 @@ def pretrain(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _begin(args: argparse.Namespace, device: torch.device, *, classes: int, count: int) -> Pretraining:
-    classifier = Classifier(args.depth, classes, args.stride).to(device)
+def _begin(args: argparse.Namespace, device: torch.device, images: Tensor, labels: Tensor) -> Pretraining:
+    classifier = Classifier(args.depth, int(labels.max()) + 1, args.stride).to(device)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         classifier.parameters(), lr=args.lr, momentum=0.9, weight_decay=args.weight_decay, nesterov=True
     )
     names = ("depth", "stride", "epochs", "seconds", "batch", "lr", "weight_decay", "seed")
-    settings = {name: getattr(args, name) for name in names} | {"classes": classes, "images": count}
-    schedule = Schedule(args.lr, args.epochs * (count // args.batch), args.seconds)
+    settings = {name: getattr(args, name) for name in names} | {"data": fingerprint(images, labels)}
+    schedule = Schedule(args.lr, args.epochs * (len(labels) // args.batch), args.seconds)
     return Pretraining(classifier, optimizer, schedule, args.out, settings)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from models.checkpoint import CheckpointError, read_file
 from training.pretrain.classifier import Classifier
 from training.pretrain.schedule import Schedule
-from training.state import save_atomically
+from training.state import require_finite, save_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,13 @@ class Pretraining:
     def save(self, top1: float | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Writes the backbone's weights, and while there is no `result` what going on needs.
 
-        Raises FloatingPointError, and writes nothing, when a loss since the last epoch was not finite.
+        Raises FloatingPointError, and writes nothing, when a loss of the epoch or a weight is not finite.
         """
         if not math.isfinite(mean := self.mean_loss):
-            raise FloatingPointError(f"the loss is {mean} by step {self.schedule.taken}; lower --lr")
+            raise FloatingPointError(
+                f"the loss is {mean} by step {self.schedule.taken}; give a lower --lr and another --out"
+            )
+        require_finite(self.classifier)
         content: dict[str, Any] = {
             "depth": self.settings["depth"],
             "top1": top1,
@@ -74,6 +77,10 @@ class Pretraining:
         content = read_file(self.out)
         if "settings" not in content:
             raise CheckpointError(f"{self.out} is of another command or version: give another --out")
+        if content["settings"].get("data") != self.settings["data"]:
+            raise CheckpointError(
+                f"{self.out} was begun with other archives than --data holds: give another --out, or those"
+            )
         if changed := _changes(content["settings"], self.settings):
             raise CheckpointError(
                 f"{self.out} was begun with {' '.join(changed)}: give another --out, or these values again"

@@ -128,6 +128,23 @@ def test_a_signal_lets_the_runs_at_work_save_and_starts_no_other(
     assert [(run.folder / "saved").exists() for run in runs] == [True, False, True, False]
 
 
+def test_runs_at_work_may_save_when_the_table_cannot_be_written(runs: list[Run], tmp_path: Path) -> None:
+    saving = """trap 'echo saved > "$0/saved"; exit 143' TERM; : > "$0/begun"; while :; do sleep 0.02; done"""
+
+    def script(run: Run) -> str:
+        wait = 'until test -e "$0/../../psp/seed0/begun"; do sleep 0.02; done'
+        return f"{wait}; {OK}" if run.row.name == "baseline" else saving
+
+    def full(run: Run, seconds: float) -> None:
+        raise OSError("the disk is full")
+
+    with alone(tmp_path / "out") as lock, StopSignals() as stop, pytest.raises(OSError, match="disk is full"):
+        carry_out(
+            [runs[0], runs[2]], parallel=2, stop=stop, lock=lock, finished=full, command=shell(script)
+        )  # fmt: skip
+    assert (runs[2].folder / "saved").exists()
+
+
 def test_a_folder_is_worked_on_once_even_by_a_run_that_was_left_behind(
     runs: list[Run], tmp_path: Path
 ) -> None:
