@@ -25,7 +25,7 @@ def test_the_long_training_goes_on_top_of_the_short_ones() -> None:
 def test_a_finish_goes_on_top_of_the_long_training() -> None:
     files = [CAMVID, "training/configs/long/camvid.yaml", "training/configs/long/finish.yaml"]
     config = read_config(files, ["start=long.pth"])
-    assert (config.iterations, config.epochs, config.batch, config.lr) == (600, None, 4, 0.002)
+    assert (config.iterations, config.epochs, config.batch, config.lr) == (1400, None, 4, 0.003)
     assert (config.model.aux, config.compile, config.teacher) == (False, False, None)
 
 
