@@ -12,12 +12,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+
+import torch
 
 from models.checkpoint import CheckpointError, load_checkpoint, save_safetensors
-
-_STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
-"""Of batch norm: kept, and no parameters."""
+from models.config import ModelConfig
+from models.network import build_network
 
 
 def release(checkpoint_path: Path, out: Path) -> dict[str, Any]:
@@ -28,13 +29,19 @@ def release(checkpoint_path: Path, out: Path) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(checkpoint, out)
     released = load_checkpoint(out)
-    counted = [value for key, value in released.state_dict.items() if not key.endswith(_STATISTICS)]
     return {
         "checkpoint": str(out),
-        "parameters": sum(value.numel() for value in counted),
+        "parameters": parameters(released.config),
         "bytes": out.stat().st_size,
         "sha256": released.sha256,
     }
+
+
+def parameters(config: ModelConfig) -> int:
+    """Of the network as it is served: what is learned, without the auxiliary head."""
+    with torch.device("meta"):
+        network = build_network(config.replace(aux=False))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

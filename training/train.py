@@ -111,15 +111,13 @@ def train(config: TrainingConfig, *, validates: bool = True) -> dict[str, Any]:
                 if validating:
                     metrics = validate(state, config, processes, stop, monitor)
                     logger.info("iteration %d: %s", state.iteration, json.dumps(metrics))
-            if validates:
-                metrics = validate(state, config, processes, stop, monitor)
-            elif stop.received:  # while the last step was saved: the caller's work ends at once
+            if stop.received and not validates:  # it came while the last step was saved
                 raise InterruptedTraining(stop.received, _goes_on(state, config))
+            metrics = validate(state, config, processes, stop, monitor) if validates else {}
     if not processes.first:
         return {}
-    figures = metrics if validates else {}
     seconds = round(time.monotonic() - started, 1)
-    return {**figures, "checkpoint": str(config.checkpoint), "iterations": total, "seconds": seconds}
+    return {**metrics, "checkpoint": str(config.checkpoint), "iterations": total, "seconds": seconds}
 
 
 def save(state: TrainingState, config: TrainingConfig, processes: Processes) -> None:

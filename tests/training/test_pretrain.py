@@ -124,6 +124,12 @@ def test_the_time_of_processes_before_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert not parts[1].over
 
 
+@pytest.fixture
+def few_images(tmp_path: Path) -> None:
+    archive(tmp_path / "train-0.npz", 8, 0)
+    archive(tmp_path / "val.npz", 2, 1)
+
+
 def command(folder: Path, out: Path, *more: str) -> list[str]:
     data = ["--data", str(folder), "--out", str(out), "--device", "cpu"]
     return ["pretrain", *data, "--epochs", "2", "--batch", "8", *more]
@@ -139,7 +145,11 @@ def run(
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 6])
 def test_what_was_cut_off_goes_on_to_the_same_weights(
-    cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cut: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two epochs of three steps: in the middle of an epoch, at its end, and after the last step."""
     archive(tmp_path / "train-0.npz", 24, 0)
@@ -162,6 +172,7 @@ def test_what_was_cut_off_goes_on_to_the_same_weights(
     assert f"step {cut} is saved in {parts}; the same command goes on" in capsys.readouterr().err
     assert torch.load(parts, weights_only=True)["taken"] == cut
     load_backbone(ResNet(18), parts)
+    assert f"{parts} is of a pre-training that was cut off: it is started from as it is" in caplog.text
     found = run(command(tmp_path, parts), monkeypatch, capsys)
     assert len(steps) == 6
     assert (found["top1"], found["epochs"]) == (expected["top1"], expected["epochs"])
@@ -173,6 +184,7 @@ def test_what_was_cut_off_goes_on_to_the_same_weights(
     assert len(steps) == 6
 
 
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -189,8 +201,6 @@ def test_another_training_is_not_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    archive(tmp_path / "train-0.npz", 8, 0)
-    archive(tmp_path / "val.npz", 2, 1)
     out = tmp_path / "x.pth"
     run(command(tmp_path, out), monkeypatch, capsys)
     before = out.read_bytes()
@@ -205,11 +215,10 @@ def test_another_training_is_not_gone_on_with(
     assert out.read_bytes() == before
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_file_of_something_else_is_not_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive(tmp_path / "train-0.npz", 8, 0)
-    archive(tmp_path / "val.npz", 2, 1)
     weights, text = tmp_path / "weights.pth", tmp_path / "text.pth"
     torch.save({"state_dict": ResNet(18).state_dict()}, weights)
     text.write_bytes(b"no weights")
@@ -225,12 +234,10 @@ def test_a_file_of_something_else_is_not_written_over(
         assert out.read_bytes() == before
 
 
+@pytest.mark.usefixtures("few_images")
 def test_weights_that_a_step_has_ruined_are_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive(tmp_path / "train-0.npz", 8, 0)
-    archive(tmp_path / "val.npz", 2, 1)
-
     def ruins(training: Pretraining, *args: object) -> torch.Tensor:
         training.classifier.fc.bias.data.fill_(torch.nan)
         return torch.tensor(1.0)
@@ -261,6 +268,7 @@ def test_a_folder_without_the_archives_is_an_error(tmp_path: Path, missing: str)
     assert "holds no train-*.npz and val.npz" in done.stderr
 
 
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -282,8 +290,6 @@ def test_what_cannot_be_done_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    archive(tmp_path / "train-0.npz", 8, 0)
-    archive(tmp_path / "val.npz", 2, 1)
     given = ["--data", str(tmp_path), "--out", str(tmp_path / "x.pth"), "--device", "cpu", "--epochs", "1"]
     given += [argument.format(folder=tmp_path) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *given])

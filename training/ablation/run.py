@@ -23,15 +23,14 @@ import torch
 from inference.errors import InferenceError
 from inference.files import write_atomically
 from models.checkpoint import CheckpointError
-from models.config import ConfigError, ModelConfig
-from models.network import build_network
+from models.config import ConfigError
 from training.ablation.plan import RESULT, SPEC
 from training.config import TrainingConfig, config_from_dict
 from training.densecrf import DenseCRFParameters
 from training.distributed import choose_device
 from training.evaluate import evaluate
 from training.numerics import decided
-from training.release import release
+from training.release import parameters, release
 from training.signals import InterruptedTraining, StopSignals
 from training.train import train
 
@@ -87,13 +86,6 @@ def _evaluated(
         )
         for name, scales in evaluation["scales"].items()
     }
-
-
-def parameters(config: ModelConfig) -> int:
-    """Of the network as it is served: what is learned, without the auxiliary head."""
-    with torch.device("meta"):
-        network = build_network(config.replace(aux=False))
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def environment(config: TrainingConfig) -> dict[str, Any]:

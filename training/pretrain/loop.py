@@ -112,7 +112,7 @@ def _epoch(
 
 def _step(run: Pretraining, inputs: Tensor, truth: Tensor) -> Tensor:
     """One of the optimizer; returns the loss, on the device."""
-    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=bf16_pays(inputs.device)):
+    with _autocast(inputs.device):
         logits = run.classifier(inputs.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits.float(), truth, label_smoothing=0.1)
     run.optimizer.zero_grad(set_to_none=True)
@@ -121,13 +121,15 @@ def _step(run: Pretraining, inputs: Tensor, truth: Tensor) -> Tensor:
     return loss.detach()
 
 
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16_pays(device))
+
+
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor, normalize: Normalizer, batch: int) -> float:
     """Share of images whose class is the most likely one."""
     model.eval()
     right = 0
-    device = normalize.device
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16_pays(device))
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode(), _autocast(normalize.device):
         for start in range(0, len(labels), batch):
             # Not `model()`: what was compiled would be compiled anew for evaluation and for the last batch.
             logits = model.forward(normalize(images[start : start + batch]))

@@ -14,7 +14,7 @@ class Schedule:
 
     steps: of the whole training; seconds: what it may take, counted from the second step of each process on,
     since the first compiles; None: as long as it takes. Progress is by whichever is farther on.
-    taken, elapsed: steps and seconds of the processes before this one.
+    taken, elapsed: steps and seconds so far, in this process and in those before it.
     """
 
     _RISE: Final = 0.15
@@ -30,7 +30,7 @@ class Schedule:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that count, in all processes."""
+        """Seconds so far that count."""
         return self._before + max(0.0, time.monotonic() - self._began)
 
     @property

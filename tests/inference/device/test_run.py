@@ -65,7 +65,7 @@ def predictor_of(case: Case, *, device: str = "cpu", budget: int = 1 << 30) -> P
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_torchs_own_operations_give_the_published_probabilities(case: Case) -> None:
-    assert_published(*predicted(case))
+    assert_published(*predicted(case), clear_share=0.98)
 
 
 @pytest.mark.gpu
@@ -75,7 +75,7 @@ def test_kernels_on_a_gpu_give_the_published_probabilities(case: Case) -> None:
     device = torch.device("cuda", 0)
     assert find_kernels(device) is not None
     found, expected = predicted(case, device="cuda:0")
-    assert_published(found, expected)
+    assert_published(found, expected, clear_share=0.98)
     predictor = predictor_of(case, device="cuda:0")
     image = np.random.default_rng(sum(case[0])).integers(0, 256, (*case[0], 3), np.uint8)
     alone = predictor.predict(image, base_size=case[1], scales=case[3], flip=case[4])
@@ -88,7 +88,7 @@ def test_kernels_on_a_gpu_give_the_published_probabilities(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_torchs_own_operations_on_a_gpu_do_too(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "_found", {"cuda:0": None})
-    assert_published(*predicted(case, device="cuda:0"))
+    assert_published(*predicted(case, device="cuda:0"), clear_share=0.98)
 
 
 @pytest.mark.gpu
@@ -122,7 +122,7 @@ def test_kernels_give_the_published_probabilities_in_tritons_interpreter(
     image_hw, base_size, _, scales, flip, *_ = case
     plan = predictor_of(case).plan(image_hw, base_size=base_size, scales=scales, flip=flip)
     assert plan.request.fused  # type: ignore[union-attr]
-    assert_published(*predicted(case))
+    assert_published(*predicted(case), clear_share=0.98)
     assert find_kernels(torch.device("cpu")) is kernels, "the kernels failed and others did their work"
 
 

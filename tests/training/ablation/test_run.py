@@ -20,9 +20,10 @@ from training.ablation import run as run_module
 from training.ablation.plan import Run
 from training.ablation.results import begin, result_of
 from training.ablation.rows import BUDGETS, Budget
-from training.ablation.run import carry_out, parameters
+from training.ablation.run import carry_out
 from training.config import TrainingConfig
 from training.densecrf import DenseCRFParameters
+from training.release import parameters
 from training.signals import InterruptedTraining
 
 SMALL = Budget(config=BUDGETS["cpu"].config, base_size=40)

@@ -17,6 +17,7 @@ from training.ablation.results import begin, result_of
 from training.ablation.schedule import Command, alone, carry_out
 from training.signals import StopSignals
 
+SAVING = """trap 'echo saved > "$0/saved"; exit 143' TERM; : > "$0/begun"; while :; do sleep 0.02; done"""
 OK = 'echo "{}" > "$0/result.json"'
 
 
@@ -107,8 +108,6 @@ def test_a_process_that_leaves_no_result_has_failed(runs: list[Run], tmp_path: P
 def test_a_signal_lets_the_runs_at_work_save_and_starts_no_other(
     runs: list[Run], tmp_path: Path, signum: signal.Signals
 ) -> None:
-    saving = """trap 'echo saved > "$0/saved"; exit 143' TERM; : > "$0/begun"; while :; do sleep 0.02; done"""
-
     def send() -> None:
         while not all((run.folder / "begun").exists() for run in (runs[0], runs[2])):
             time.sleep(0.02)
@@ -120,7 +119,7 @@ def test_a_signal_lets_the_runs_at_work_save_and_starts_no_other(
     with alone(tmp_path / "out") as lock, StopSignals() as stop:
         failed = carry_out(
             runs, parallel=2, stop=stop, lock=lock, finished=lambda run, _: names.append(run.name),
-            command=shell(saving),
+            command=shell(SAVING),
         )  # fmt: skip
         assert stop.received == signum
     sender.join()
@@ -129,11 +128,9 @@ def test_a_signal_lets_the_runs_at_work_save_and_starts_no_other(
 
 
 def test_runs_at_work_may_save_when_the_table_cannot_be_written(runs: list[Run], tmp_path: Path) -> None:
-    saving = """trap 'echo saved > "$0/saved"; exit 143' TERM; : > "$0/begun"; while :; do sleep 0.02; done"""
-
     def script(run: Run) -> str:
         wait = 'until test -e "$0/../../psp/seed0/begun"; do sleep 0.02; done'
-        return f"{wait}; {OK}" if run.row.name == "baseline" else saving
+        return f"{wait}; {OK}" if run.row.name == "baseline" else SAVING
 
     def full(run: Run, seconds: float) -> None:
         raise OSError("the disk is full")
